@@ -1,0 +1,20 @@
+/* A file mapped read-only: its pages are the operating system's, shared by all ranks of a host. */
+#ifndef FPTQ_IO_MAPPED_FILE_H
+#define FPTQ_IO_MAPPED_FILE_H
+
+#include <stddef.h>
+
+#include "io/status.h"
+
+struct mapped_file {
+    const unsigned char *data; /* NULL for an empty file */
+    size_t size;
+    char *path;
+};
+
+enum status mapped_file_open(const char *path, struct mapped_file *file, struct error *error);
+/* Tell the system that bytes [offset, offset + length) are needed soon / not any more. */
+void mapped_file_advise(const struct mapped_file *file, size_t offset, size_t length, int needed);
+void mapped_file_close(struct mapped_file *file);
+
+#endif

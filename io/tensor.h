@@ -1,0 +1,53 @@
+/* A tensor as it lies in a model's file, and reading its rows. */
+#ifndef FPTQ_IO_TENSOR_H
+#define FPTQ_IO_TENSOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "io/status.h"
+
+/* Element types. The block types (Q*) are GGUF's: 32 or 256 elements share scales. */
+enum tensor_type {
+    TENSOR_F32,
+    TENSOR_F16,
+    TENSOR_BF16,
+    TENSOR_Q4_0,
+    TENSOR_Q4_1,
+    TENSOR_Q5_0,
+    TENSOR_Q5_1,
+    TENSOR_Q8_0,
+    TENSOR_Q4_K,
+    TENSOR_Q5_K,
+    TENSOR_Q6_K,
+    TENSOR_TYPE_COUNT
+};
+
+struct tensor {
+    const char *name; /* as in the file */
+    const char *file; /* path of the file, for messages */
+    enum tensor_type type;
+    int rank; /* 1 .. 4 */
+    int64_t shape[4]; /* outermost first: a linear is [out, in] */
+    const unsigned char *data; /* mapped, little endian, row-major */
+    size_t bytes;
+};
+
+const char *tensor_type_name(enum tensor_type type);
+/* Elements in a block (1, 32 or 256) and its bytes. */
+int64_t tensor_type_block(enum tensor_type type);
+size_t tensor_type_bytes(enum tensor_type type);
+bool tensor_type_is_block(enum tensor_type type);
+
+/* Rows are the outermost dimension (a vector is one row); columns the product of the others. */
+int64_t tensor_rows(const struct tensor *tensor);
+int64_t tensor_columns(const struct tensor *tensor);
+
+/* Read rows row_begin .. row_end - 1 as f32 into `destination` (rows, columns). Exact for every type:
+ * block types give the values of the `gguf` package's dequantization to the bit. Safe to call from
+ * several threads at once. */
+void tensor_read_f32(const struct tensor *tensor, int64_t row_begin, int64_t row_end,
+                     float *destination);
+
+#endif

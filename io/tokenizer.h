@@ -1,0 +1,42 @@
+/* Text to token ids, as the `tokenizers` library does it, from the text of a tokenizer.json.
+ *
+ * Two families: SentencePiece-style BPE with byte fallback (LLaMA, LLaMA-2, Mistral), and byte-level
+ * BPE after a split pattern (GPT-2, BLOOM, Llama-3, Qwen2, SmolLM2). n log n in the length of a word,
+ * also when a whole document is one word. A part of tokenizer.json that is not understood is an error,
+ * never ignored. */
+#ifndef FPTQ_IO_TOKENIZER_H
+#define FPTQ_IO_TOKENIZER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "io/status.h"
+
+struct tokenizer;
+
+struct token_list {
+    int32_t *ids; /* malloc'ed, grows */
+    size_t count, capacity;
+};
+
+/* json: `length` bytes; origin: the name to use in messages. */
+enum status tokenizer_create(const char *json, size_t length, const char *origin,
+                             struct tokenizer **tokenizer, struct error *error);
+void tokenizer_destroy(struct tokenizer *tokenizer);
+/* Largest id + 1. */
+int64_t tokenizer_size(const struct tokenizer *tokenizer);
+/* Id of a token's exact content, or -1. */
+int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *content);
+/* The id that the post-processor puts in front of a text (BOS), or -1. */
+int32_t tokenizer_bos(const struct tokenizer *tokenizer);
+/* The end-of-text id (eos: from known names: </s>, <|endoftext|>, <|im_end|>, <|end_of_text|>), or -1. */
+int32_t tokenizer_eos(const struct tokenizer *tokenizer);
+
+/* Append the ids of text (UTF-8, `length` bytes; a bad byte is replaced by U+FFFD) to `list`. Special
+ * tokens written in the text are recognised, as the library does. add_special: let the post-processor
+ * add its tokens (BOS). */
+enum status tokenizer_encode(struct tokenizer *tokenizer, const char *text, size_t length,
+                             int add_special, struct token_list *list, struct error *error);
+void token_list_free(struct token_list *list);
+
+#endif

@@ -1,0 +1,56 @@
+/* Inside kernels/matmul: what an instruction path brings to the driver in matmul.c.
+ *
+ * The product is computed transposed. Rows of W are the broadcast operand (AMX: operand A) as they
+ * lie; X is packed into vectors over m. Two kinds of element: f32, X packed as [k][m]; bf16, X packed
+ * as [k / 2][m][2], the two k of a pair side by side. X is cut into tiles of `width` m, each tile
+ * being [K][width] contiguous; the last tile is as narrow as a multiple of `vector` allows. Absent m,
+ * and absent k up to a multiple of `k_multiple`, are zeros. */
+#ifndef FPTQ_KERNELS_MATMUL_KERNEL_H
+#define FPTQ_KERNELS_MATMUL_KERNEL_H
+
+#include <stdbool.h>
+
+#include "kernels/matmul.h"
+
+enum {
+    MATMUL_SUM_COLUMNS = 256, /* m in a block of sums, a multiple of every width */
+    MATMUL_SUM_STRIDE = MATMUL_SUM_COLUMNS + 16, /* no power of two, for the caches' sake */
+};
+
+/* An f16 weight on a bf16 path is the sum of two bf16 numbers. */
+enum matmul_part { MATMUL_HIGH, MATMUL_LOW };
+
+struct matmul_kernel {
+    int64_t element;      /* bytes of an element of packed X and of a panel: 4 or 2 */
+    int64_t width, vector, k_multiple;
+    int64_t k_block;      /* k of a panel, a multiple of k_multiple */
+    int64_t panel_stride; /* bytes from one row of a panel to the next */
+    int64_t panel_rows;   /* W rows of a panel at most, a multiple of row_multiple */
+    int64_t row_multiple; /* of all tile_rows */
+    int64_t tile_rows[4]; /* rows of a tile of 1, 2, .. vectors */
+
+    /* Called before and after a thread's work; NULL: nothing to do. */
+    void (*begin)(void);
+    void (*end)(void);
+    /* Pack x (rows, count), rows <= vector, into columns 0 .. vector - 1 of a tile of `width` m,
+     * with zeros for absent rows and for k up to a multiple of k_multiple. round: to bf16. */
+    void (*pack)(void *tile, int64_t width, const float *x, int64_t stride, int64_t rows,
+                 int64_t count, bool round, float *maxima);
+    /* Bring `count` weights of a row, as they lie in the file, into a row of a panel, with zeros up
+     * to a multiple of k_multiple. Reads nothing else of w. */
+    void (*load)(void *panel_row, const void *w, enum number_type type, int64_t count,
+                 enum matmul_part part);
+    /* sum (tile_rows, vectors * vector; row stride MATMUL_SUM_STRIDE) of a tile = (first ? 0 : sum)
+     * + panel (tile_rows, count) . x tile [count][vectors * vector]; [vectors - 1]. */
+    void (*multiply[4])(float *sum, const void *panel, const void *x, int64_t count, bool first);
+    /* y (columns, rows; row stride) = sum (rows, columns; row stride MATMUL_SUM_STRIDE) transposed. */
+    void (*store)(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns);
+};
+
+extern const struct matmul_kernel matmul_portable;
+extern const struct matmul_kernel matmul_avx2;
+extern const struct matmul_kernel matmul_avx512;
+extern const struct matmul_kernel matmul_avx512_bf16;
+extern const struct matmul_kernel matmul_amx;
+
+#endif

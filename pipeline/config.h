@@ -20,7 +20,7 @@ enum clip_rule { CLIP_NONE, CLIP_MSE };
 enum run_precision { PRECISION_AUTO, PRECISION_BF16, PRECISION_F32 };
 
 struct config_model {
-    char *path;    /* resolved: against the configuration file's folder, see config_parse */
+    char *path;    /* resolved, see config_parse */
     char *written; /* as the user wrote it */
 };
 
@@ -76,16 +76,16 @@ struct config {
  * data are taken from the folder of `name`; those given by an override, from the working directory.
  * Opens no file, so all ranks can parse a broadcast text alike.
  * STATUS_INPUT: "NAME:LINE: ..." for the file's faults (not TOML, unknown section or key with the
- * nearest known one, wrong type, out of range, word not known, required key missing, not available in
- * this version); STATUS_USAGE: the same for an override. On failure *config is all zero.
+ * nearest known one, wrong type, out of range, word not known, required key missing, what this
+ * version does not do yet); STATUS_USAGE: the same for an override. On failure *config is all zero.
  * config_free releases the strings. */
 enum status config_parse(struct config *config, const char *text, size_t length, const char *name,
                          const char *const *overrides, int override_count, struct error *error);
 void config_free(struct config *config);
 
 /* TOML text of what decides the checkpoint's content (for its dataset /config_toml): model,
- * calibration, quantization, precision; paths as the user wrote them. Keys in the table's order, every
- * value present, so equal settings give equal bytes. */
+ * calibration, quantization, precision; paths as the user wrote them. Keys in the table's order and
+ * every value present, so equal settings give equal bytes. */
 enum status config_canonical_text(const struct config *config, char **text, struct error *error);
 /* TOML text of every key as effective, paths resolved (for /run and the log). It parses back. */
 enum status config_full_text(const struct config *config, char **text, struct error *error);
@@ -99,8 +99,9 @@ enum config_type {
     CONFIG_BOOLEAN, /* bool */
     CONFIG_CHOICE,  /* an enum: the index in `choices` */
     CONFIG_WORD,    /* char[size]: one of `choices`; "" for the first, "auto" */
-    CONFIG_PATH,    /* char * */
-    CONFIG_DATA,    /* the list calibration.data */
+    CONFIG_FILE,    /* char *, a path to write, against the working directory */
+    CONFIG_MODEL,   /* struct config_model */
+    CONFIG_DATA,    /* struct config_calibration: data, written, data_count, random_tokens */
     CONFIG_BYTES,   /* int64_t from an integer, "6GiB", "500MB" */
     CONFIG_SECONDS, /* int64_t from an integer, "90s", "30m", "2h", "1d" */
 };

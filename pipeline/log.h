@@ -17,19 +17,16 @@ enum log_level log_level(void);
 void log_set_speaker(bool speaks);
 bool log_speaks(void);
 
-/* Each writes one line (no trailing newline in the format) and flushes it. */
+/* Each writes one line (no trailing newline in the format) and flushes it. On a terminal the line
+ * first erases what stands in its place (a progress bar). */
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));   /* not when quiet */
 void log_detail(const char *format, ...) __attribute__((format(printf, 1, 2))); /* when verbose */
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2))); /* always */
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));   /* always */
 /* "fptq-pipeline: error: MESSAGE", and for STATUS_USAGE a hint at --help. */
 void log_report_error(const struct error *error);
-/* A result: text to standard output as it is, with no prefix and no newline added; at every level. */
+/* A result: text to standard output as it is, no prefix and no newline added; at every level. */
 void log_plain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_flush(void);
-
-/* Internal to progress.c: whether standard error is a terminal that shows a bar now, and erasing it
- * before a line of text. */
-void log_set_bar(bool shown);
 
 #endif

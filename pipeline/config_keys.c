@@ -1,0 +1,144 @@
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "pipeline/config.h"
+
+static const char *const method_words[] = {"fptq", "rtn", "smoothquant", "gptq", NULL};
+static const char *const range_words[] = {"amax/7.5", "amax/7", NULL};
+static const char *const scale_type_words[] = {"f32", "f16", NULL}; /* enum number_type */
+static const char *const policy_words[] = {"range", "error", NULL};
+static const char *const equalization_words[] = {"log2", "log1p", NULL};
+static const char *const clip_words[] = {"none", "mse", NULL};
+static const char *const layout_words[] = {"single", "sharded", NULL};
+static const char *const compression_words[] = {"none", "zstd", NULL};
+static const char *const precision_words[] = {"auto", "bf16", "f32", NULL};
+static const char *const isa_words[] = {"auto",        "portable", "avx2", "avx512",
+                                        "avx512-bf16", "amx",      NULL};
+
+#define FIELD(name)                                                                                \
+    .offset = offsetof(struct config, name), .size = sizeof(((struct config *)NULL)->name)
+
+static const struct config_key keys[] = {
+    {"model", "path", CONFIG_MODEL, FIELD(model), .decides_content = true,
+     .help = "folder with config.json and *.safetensors, or a GGUF file"},
+
+    {"calibration", "data", CONFIG_DATA, FIELD(calibration), .decides_content = true,
+     .help = "files or globs (.jsonl.zst, .jsonl, .txt), or \"random-tokens\""},
+    {"calibration", "samples", CONFIG_INTEGER, FIELD(calibration.samples), "128", 1, 1e7,
+     .decides_content = true, .help = "windows of text the model sees"},
+    {"calibration", "sequence_length", CONFIG_INTEGER, FIELD(calibration.sequence_length), "2048",
+     1, 1048576, .decides_content = true, .help = "tokens in a window"},
+    {"calibration", "chunk_tokens", CONFIG_INTEGER, FIELD(calibration.chunk_tokens), "256", 1,
+     1048576, .help = "tokens passed from stage to stage at once; changes no result"},
+    {"calibration", "seed", CONFIG_INTEGER, FIELD(calibration.seed), "0", 0, 0x1p62,
+     .decides_content = true, .help = "chooses the documents"},
+
+    {"quantization", "method", CONFIG_CHOICE, FIELD(quantization.method), "\"fptq\"",
+     .choices = method_words, .not_available = 1u << METHOD_SMOOTHQUANT | 1u << METHOD_GPTQ,
+     .decides_content = true, .help = "rtn: no equalization, every activation scaled per token"},
+    {"quantization", "group_size", CONFIG_INTEGER, FIELD(quantization.group_size), "128", 0, 65536,
+     .decides_content = true, .help = "weights that share a scale; 0: the whole row"},
+    {"quantization", "symmetric", CONFIG_BOOLEAN, FIELD(quantization.symmetric), "false",
+     .decides_content = true, .help = "no zero points"},
+    {"quantization", "range", CONFIG_CHOICE, FIELD(quantization.range), "\"amax/7.5\"",
+     .choices = range_words, .decides_content = true,
+     .help = "scale of symmetric weights: integers -8..7, or -7..7"},
+    {"quantization", "scale_type", CONFIG_CHOICE, FIELD(quantization.scale_type), "\"f16\"",
+     .choices = scale_type_words, .decides_content = true,
+     .help = "how scales of weights are stored"},
+    {"quantization", "v0", CONFIG_FLOAT, FIELD(quantization.v0), "15.0", 0, INFINITY,
+     .decides_content = true, .help = "activations up to this range: one static scale"},
+    {"quantization", "v1", CONFIG_FLOAT, FIELD(quantization.v1), "150.0", 0, INFINITY,
+     .decides_content = true,
+     .help = "between v0 and v1: equalized; from v1 on: dynamic, one scale per token"},
+    {"quantization", "policy", CONFIG_CHOICE, FIELD(quantization.policy), "\"range\"",
+     .choices = policy_words, .not_available = 1u << POLICY_BY_ERROR, .decides_content = true,
+     .help = "what chooses between static, equalized and dynamic"},
+    {"quantization", "tolerance", CONFIG_FLOAT, FIELD(quantization.tolerance), "0.1", 0, 1,
+     .decides_content = true, .help = "for policy = \"error\": accepted excess of the error"},
+    {"quantization", "equalization", CONFIG_CHOICE, FIELD(quantization.equalization), "\"log2\"",
+     .choices = equalization_words, .decides_content = true,
+     .help = "log2: m / log2(2 + m), as published; log1p: m / log(1 + c m)"},
+    {"quantization", "c", CONFIG_FLOAT, FIELD(quantization.c), "1.0", 1e-6, 1e6,
+     .decides_content = true, .help = "for equalization = \"log1p\""},
+    {"quantization", "clip", CONFIG_CHOICE, FIELD(quantization.clip), "\"none\"",
+     .choices = clip_words, .not_available = 1u << CLIP_MSE, .decides_content = true,
+     .help = "narrowing of the weights' ranges"},
+
+    {"output", "checkpoint", CONFIG_FILE, FIELD(output.checkpoint),
+     .help = "the HDF5 file to write, NAME.h5"},
+    {"output", "layout", CONFIG_CHOICE, FIELD(output.layout), "\"single\"", .choices = layout_words,
+     .help = "one file, or a small one with links to a file per layer"},
+    {"output", "compression", CONFIG_CHOICE, FIELD(output.compression), "\"none\"",
+     .choices = compression_words,
+     .help = "zstd: about 17% smaller, needs the HDF5 filter to read"},
+
+    {"run", "threads", CONFIG_INTEGER, FIELD(run.threads), "0", 0, 4096,
+     .help = "threads of each rank; 0: the cores it is bound to"},
+    {"run", "stages", CONFIG_INTEGER, FIELD(run.stages), "0", 0, 65536,
+     .help = "pipeline stages, each with a slice of the layers; 0: planned"},
+    {"run", "replicas", CONFIG_INTEGER, FIELD(run.replicas), "0", 0, 65536,
+     .help = "copies of the pipeline, each with a share of the data; 0: planned"},
+    {"run", "memory_limit", CONFIG_BYTES, FIELD(run.memory_limit), "0", 0, 0x1p60,
+     .help = "memory to use on each host; 0: what the host or job has"},
+    {"run", "isa", CONFIG_WORD, FIELD(run.isa), "\"auto\"", .choices = isa_words,
+     .help = "instructions to use; auto: the best that all ranks have"},
+    {"run", "precision", CONFIG_CHOICE, FIELD(run.precision), "\"auto\"",
+     .choices = precision_words, .decides_content = true,
+     .help = "arithmetic of calibration; auto: as the model's weights are"},
+    {"run", "time_limit", CONFIG_SECONDS, FIELD(run.time_limit), "0", 0, 1e9,
+     .help = "save the state and stop after this time; 0: none"},
+};
+
+int config_key_count(void) {
+    return (int)(sizeof keys / sizeof keys[0]);
+}
+
+const struct config_key *config_key_at(int index) {
+    return &keys[index];
+}
+
+static void choices_text(const struct config_key *key, char *text, size_t size) {
+    size_t used = 0;
+    for (int i = 0; key->choices[i] && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s\"%s\"", i > 0 ? ", " : "",
+                                 key->choices[i]);
+}
+
+void config_key_values(const struct config_key *key, char *text, size_t size) {
+    switch (key->type) {
+    case CONFIG_INTEGER:
+        if (key->maximum >= 0x1p53)
+            snprintf(text, size, "an integer from %.0f on", key->minimum);
+        else
+            snprintf(text, size, "an integer, %.0f to %.0f", key->minimum, key->maximum);
+        break;
+    case CONFIG_FLOAT:
+        if (isinf(key->maximum))
+            snprintf(text, size, "a number from %g on", key->minimum);
+        else
+            snprintf(text, size, "a number, %g to %g", key->minimum, key->maximum);
+        break;
+    case CONFIG_BOOLEAN:
+        snprintf(text, size, "true or false");
+        break;
+    case CONFIG_CHOICE:
+    case CONFIG_WORD:
+        choices_text(key, text, size);
+        break;
+    case CONFIG_FILE:
+    case CONFIG_MODEL:
+        snprintf(text, size, "a path in quotes");
+        break;
+    case CONFIG_DATA:
+        snprintf(text, size, "a list of paths in quotes, or \"random-tokens\"");
+        break;
+    case CONFIG_BYTES:
+        snprintf(text, size, "bytes, or a text like \"6GiB\", \"500MB\"");
+        break;
+    case CONFIG_SECONDS:
+        snprintf(text, size, "seconds, or a text like \"90s\", \"30m\", \"2h\", \"1d\"");
+        break;
+    }
+}

@@ -30,11 +30,23 @@ enum status model_source_tokenizer_json(const struct model_source *source, char 
 
 int64_t model_source_tensor_count(const struct model_source *source);
 const struct tensor *model_source_tensor(const struct model_source *source, int64_t index);
+/* Its Hugging Face name; tensors are sorted by it. */
+const char *model_source_tensor_name(const struct model_source *source, int64_t index);
 /* By Hugging Face name; NULL when there is none. */
 const struct tensor *model_source_find(const struct model_source *source, const char *name);
+/* The same, but STATUS_INPUT when there is none, or it is of a type that is not read: the message says
+ * which. */
+enum status model_source_require(const struct model_source *source, const char *name,
+                                 const struct tensor **tensor, struct error *error);
 /* GGUF's "llama" files hold q and k rows permuted to interleaved rotary pairs: row r of head h as the
  * model wants it (rotate-half) lies at another row of the file. True when `tensor` is such a one. */
 bool model_source_rows_permuted(const struct model_source *source, const struct tensor *tensor);
+/* The row of the file at which row `row` of the Hugging Face tensor lies: `row` itself but for the
+ * q and k of GGUF's "llama" files (weights and biases; for d = head_dim, row h d + j lies at
+ * h d + 2 j, or at h d + 2 (j - d / 2) + 1 in the second half of the head) and BLOOM's query_key_value
+ * (row (3 h + c) d + j lies at c hidden_size + h d + j). A vector's elements count as rows here. */
+int64_t model_source_file_row(const struct model_source *source, const struct tensor *tensor,
+                              int64_t row);
 /* sha256 over everything that says what the model is: config, and each file's name, size and header
  * (not the weights, which may be hundreds of gigabytes). 64 hexadecimal digits and a NUL. */
 enum status model_source_fingerprint(const struct model_source *source, char digest[65],

@@ -40,6 +40,10 @@ int64_t tensor_type_block(enum tensor_type type);
 size_t tensor_type_bytes(enum tensor_type type);
 bool tensor_type_is_block(enum tensor_type type);
 
+/* Bytes of a tensor of this shape (rank 1 .. 4): false when a dimension is below 1, the innermost one
+ * is no multiple of the block, or the elements cannot be counted in 64 bits. */
+bool tensor_shape_bytes(enum tensor_type type, int rank, const int64_t *shape, size_t *bytes);
+
 /* Rows are the outermost dimension (a vector is one row); columns the product of the others. */
 int64_t tensor_rows(const struct tensor *tensor);
 int64_t tensor_columns(const struct tensor *tensor);
@@ -49,5 +53,12 @@ int64_t tensor_columns(const struct tensor *tensor);
  * several threads at once. */
 void tensor_read_f32(const struct tensor *tensor, int64_t row_begin, int64_t row_end,
                      float *destination);
+
+/* A tensor of a file that is not offered, and why: its type ("I64", "IQ4_XS"), "no elements" or
+ * "more than 4 dimensions". */
+struct tensor_unread {
+    const char *name;
+    const char *reason;
+};
 
 #endif

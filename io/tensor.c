@@ -1,0 +1,99 @@
+#include "io/tensor.h"
+
+#include <string.h>
+
+#include "io/gguf_blocks.h"
+
+static const struct {
+    const char *name;
+    int block;
+    int bytes;
+} types[TENSOR_TYPE_COUNT] = {
+    [TENSOR_F32] = {"F32", 1, 4},       [TENSOR_F16] = {"F16", 1, 2},
+    [TENSOR_BF16] = {"BF16", 1, 2},     [TENSOR_Q4_0] = {"Q4_0", 32, 18},
+    [TENSOR_Q4_1] = {"Q4_1", 32, 20},   [TENSOR_Q5_0] = {"Q5_0", 32, 22},
+    [TENSOR_Q5_1] = {"Q5_1", 32, 24},   [TENSOR_Q8_0] = {"Q8_0", 32, 34},
+    [TENSOR_Q4_K] = {"Q4_K", 256, 144}, [TENSOR_Q5_K] = {"Q5_K", 256, 176},
+    [TENSOR_Q6_K] = {"Q6_K", 256, 210},
+};
+
+const char *tensor_type_name(enum tensor_type type) {
+    return types[type].name;
+}
+
+int64_t tensor_type_block(enum tensor_type type) {
+    return types[type].block;
+}
+
+size_t tensor_type_bytes(enum tensor_type type) {
+    return (size_t)types[type].bytes;
+}
+
+bool tensor_type_is_block(enum tensor_type type) {
+    return types[type].block > 1;
+}
+
+bool tensor_shape_bytes(enum tensor_type type, int rank, const int64_t *shape, size_t *bytes) {
+    if (shape[rank - 1] % types[type].block)
+        return false;
+    size_t product = (size_t)types[type].bytes;
+    for (int i = 0; i < rank; i++) {
+        const int64_t blocks = i == rank - 1 ? shape[i] / types[type].block : shape[i];
+        if (shape[i] < 1 || __builtin_mul_overflow(product, (size_t)blocks, &product))
+            return false;
+    }
+    *bytes = product;
+    return product <= INT64_MAX / 4;
+}
+
+int64_t tensor_rows(const struct tensor *tensor) {
+    return tensor->rank > 1 ? tensor->shape[0] : 1;
+}
+
+int64_t tensor_columns(const struct tensor *tensor) {
+    int64_t columns = 1;
+    for (int i = tensor->rank > 1; i < tensor->rank; i++)
+        columns *= tensor->shape[i];
+    return columns;
+}
+
+/* Elements may lie at any byte: a safetensors header has any length. */
+static void widen_f16(const unsigned char *restrict source, int64_t count,
+                      float *restrict destination) {
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t half;
+        memcpy(&half, source + 2 * i, sizeof half);
+        destination[i] = half_to_float(half);
+    }
+}
+
+static void widen_bf16(const unsigned char *restrict source, int64_t count,
+                       float *restrict destination) {
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t half;
+        memcpy(&half, source + 2 * i, sizeof half);
+        const uint32_t bits = (uint32_t)half << 16;
+        memcpy(destination + i, &bits, sizeof bits);
+    }
+}
+
+void tensor_read_f32(const struct tensor *tensor, int64_t row_begin, int64_t row_end,
+                     float *destination) {
+    const int64_t columns = tensor_columns(tensor), count = (row_end - row_begin) * columns;
+    const int64_t block = tensor_type_block(tensor->type);
+    const size_t row_bytes = (size_t)(columns / block) * tensor_type_bytes(tensor->type);
+    const unsigned char *source = tensor->data + (size_t)row_begin * row_bytes;
+    switch (tensor->type) {
+    case TENSOR_F32:
+        memcpy(destination, source, (size_t)count * sizeof *destination);
+        return;
+    case TENSOR_F16:
+        widen_f16(source, count, destination);
+        return;
+    case TENSOR_BF16:
+        widen_bf16(source, count, destination);
+        return;
+    default:
+        gguf_blocks_to_f32(tensor->type, source, count / block, destination);
+    }
+}

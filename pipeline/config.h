@@ -120,7 +120,8 @@ struct config_key {
 
 int config_key_count(void);
 const struct config_key *config_key_at(int index);
-/* The values a key takes, for people: "0 to 65536", "\"fptq\", \"rtn\"", "a path". */
+/* The values that a key takes in this version, for people: "an integer, 0 to 65536",
+ * "\"fptq\", \"rtn\"", "a path in quotes". */
 void config_key_values(const struct config_key *key, char *text, size_t size);
 
 #endif

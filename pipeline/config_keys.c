@@ -102,8 +102,9 @@ const struct config_key *config_key_at(int index) {
 static void choices_text(const struct config_key *key, char *text, size_t size) {
     size_t used = 0;
     for (int i = 0; key->choices[i] && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s\"%s\"", i > 0 ? ", " : "",
-                                 key->choices[i]);
+        if (!(key->not_available >> i & 1u))
+            used += (size_t)snprintf(text + used, size - used, "%s\"%s\"", used > 0 ? ", " : "",
+                                     key->choices[i]);
 }
 
 void config_key_values(const struct config_key *key, char *text, size_t size) {

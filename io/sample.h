@@ -1,8 +1,20 @@
-/* Calibration windows: which tokens the model sees. They follow from the data and the seed alone.
+/* Calibration windows: which tokens the model sees. They follow from the data, the tokenizer and
+ * the seed alone, to the bit, on every machine.
  *
- * Documents are taken in a seeded order (a shuffle buffer of bounded size over the stream), tokenized
- * (BOS in front where the tokenizer has one, end-of-text after it where it has one), joined, and cut
- * into windows of sequence_length. Reading stops as soon as there are enough. */
+ * From a corpus. Random numbers are io/random.h's, started with the seed.
+ *  1. A buffer is filled with documents in the order of the files: until it holds 1024 documents or
+ * 64 MiB of text, or there are no more. Documents with empty text are passed over.
+ *  2. Of the n documents in the buffer the one at random_below(n) is taken out; the last one moves
+ * to its place.
+ *  3. Its text is tokenized on its own, with the post-processor's tokens (BOS in front where the
+ * tokenizer has one), and the end-of-text id (tokenizer_eos) is put after it where there is one and
+ * it is not there yet.
+ *  4. Its ids join the row of ids so far. Once that has samples * sequence_length ids the rest is
+ * cut off and reading stops; else the buffer is filled up again (1) and the next one is taken out
+ * (2). Window w is ids w * sequence_length up to (w + 1) * sequence_length of the row: documents
+ * follow each other within a window, and a long one goes on in the next.
+ *
+ * Random tokens: id i of the row is random_below(vocabulary_size), drawn one after the other. */
 #ifndef FPTQ_IO_SAMPLE_H
 #define FPTQ_IO_SAMPLE_H
 

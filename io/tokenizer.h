@@ -1,9 +1,9 @@
 /* Text to token ids, as the `tokenizers` library does it, from the text of a tokenizer.json.
  *
- * Two families: SentencePiece-style BPE with byte fallback (LLaMA, LLaMA-2, Mistral), and byte-level
- * BPE after a split pattern (GPT-2, BLOOM, Llama-3, Qwen2, SmolLM2). n log n in the length of a word,
- * also when a whole document is one word. A part of tokenizer.json that is not understood is an error,
- * never ignored. */
+ * Two families: SentencePiece-style BPE with byte fallback (LLaMA, LLaMA-2, Mistral), and
+ * byte-level BPE after a split pattern (GPT-2, BLOOM, Llama-3, Qwen2, SmolLM2). n log n in the
+ * length of a word, also when a whole document is one word. A part of tokenizer.json that is not
+ * understood is an error, never ignored. */
 #ifndef FPTQ_IO_TOKENIZER_H
 #define FPTQ_IO_TOKENIZER_H
 
@@ -29,14 +29,16 @@ int64_t tokenizer_size(const struct tokenizer *tokenizer);
 int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *content);
 /* The id that the post-processor puts in front of a text (BOS), or -1. */
 int32_t tokenizer_bos(const struct tokenizer *tokenizer);
-/* The end-of-text id (eos: from known names: </s>, <|endoftext|>, <|im_end|>, <|end_of_text|>), or -1. */
+/* The end-of-text id (eos: from known names: </s>, <|endoftext|>, <|im_end|>, <|end_of_text|>), or
+ * -1. */
 int32_t tokenizer_eos(const struct tokenizer *tokenizer);
 
-/* Append the ids of text (UTF-8, `length` bytes; a bad byte is replaced by U+FFFD) to `list`. Special
- * tokens written in the text are recognised, as the library does. add_special: let the post-processor
- * add its tokens (BOS). */
+/* Append the ids of text (UTF-8, `length` bytes; a bad byte is replaced by U+FFFD) to `list`.
+ * Special tokens written in the text are recognised, as the library does. add_special: let the
+ * post-processor add its tokens (BOS). */
 enum status tokenizer_encode(struct tokenizer *tokenizer, const char *text, size_t length,
                              int add_special, struct token_list *list, struct error *error);
+enum status token_list_append(struct token_list *list, int32_t id, struct error *error);
 void token_list_free(struct token_list *list);
 
 #endif

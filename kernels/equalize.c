@@ -1,0 +1,52 @@
+#include "kernels/equalize.h"
+
+#include "kernels/math_functions.h"
+
+static const float DEAD_CHANNEL = 1e-5f;
+
+const char *input_policy_name(enum input_policy policy) {
+    static const char *const names[] = {"static", "equalized", "dynamic"};
+    return names[policy];
+}
+
+enum input_policy equalize_choose_policy(float v, float v0, float v1) {
+    if (v <= v0)
+        return POLICY_STATIC;
+    return v < v1 ? POLICY_EQUALIZED : POLICY_DYNAMIC;
+}
+
+void equalize_scale(float *scale, const float *maxima, int64_t channels,
+                    enum equalization equalization, float c) {
+    for (int64_t j = 0; j < channels; j++) {
+        const double m = (double)maxima[j];
+        const double divisor =
+            equalization == EQUALIZE_LOG2 ? math_log2(2.0 + m) : math_log(1.0 + (double)c * m);
+        scale[j] = maxima[j] < DEAD_CHANNEL ? 1.0f : (float)(m / divisor);
+    }
+}
+
+float equalize_range(const float *maxima, const float *scale, int64_t channels) {
+    float range = 0.0f;
+    for (int64_t j = 0; j < channels; j++) {
+        const float equalized = scale == NULL ? maxima[j] : maxima[j] / scale[j];
+        range = equalized > range ? equalized : range;
+    }
+    return range;
+}
+
+void equalize_share_maxima(float *shared, const float *maxima, int heads, int kv_heads,
+                           int head_dim) {
+    const int group = heads / kv_heads;
+    for (int kv = 0; kv < kv_heads; kv++) {
+        for (int d = 0; d < head_dim; d++) {
+            const int64_t first = (int64_t)kv * group * head_dim + d;
+            float largest = 0.0f;
+            for (int head = 0; head < group; head++) {
+                const float m = maxima[first + (int64_t)head * head_dim];
+                largest = m > largest ? m : largest;
+            }
+            for (int head = 0; head < group; head++)
+                shared[first + (int64_t)head * head_dim] = largest;
+        }
+    }
+}

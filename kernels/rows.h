@@ -1,0 +1,41 @@
+/* Loops over one row of f32, a table for each path; elementwise.c and attention.c run them over a
+ * team. The code is the same for all paths (rows_body.h) and written so that the compiler
+ * vectorises it; sums run in 16 lanes and then a fixed tree, so that all paths give the same bits.
+ */
+#ifndef FPTQ_KERNELS_ROWS_H
+#define FPTQ_KERNELS_ROWS_H
+
+#include <stdint.h>
+
+#include "kernels/path.h"
+
+struct row_functions {
+    void (*norm_rms)(float *output, const float *input, const float *weight, int64_t count,
+                     float epsilon);
+    void (*norm_layer)(float *output, const float *input, const float *weight, const float *bias,
+                       int64_t count, float epsilon);
+    /* (x[i], x[i + half]) turned by the angle whose cosine and sine are table[i], table[i + half].
+     */
+    void (*rotate)(float *x, const float *table, int64_t half);
+    void (*silu_multiply)(float *gate, const float *up, int64_t count);
+    void (*gelu_tanh)(float *x, int64_t count);
+    void (*add)(float *x, const float *y, int64_t count);
+    void (*narrow_bf16)(uint16_t *narrow, const float *x, int64_t count);
+
+    /* score[i] = score[i] * scale + slope * (position + i); returns the largest. */
+    float (*scale_scores)(float *score, int64_t count, float scale, float slope, int64_t position);
+    /* x[i] = exp(x[i] - maximum); returns their sum. */
+    float (*exponentials)(float *x, int64_t count, float maximum);
+    /* sum[i] = sum[i] * factor + x[i] */
+    void (*scale_add)(float *sum, float factor, const float *x, int64_t count);
+    /* output[i] = x[i] / divisor, and never -0. */
+    void (*divide)(float *output, const float *x, float divisor, int64_t count);
+};
+
+extern const struct row_functions rows_portable, rows_avx2, rows_avx512;
+
+static inline const struct row_functions *rows_of_path(enum kernel_path path) {
+    return path == PATH_PORTABLE ? &rows_portable : path == PATH_AVX2 ? &rows_avx2 : &rows_avx512;
+}
+
+#endif

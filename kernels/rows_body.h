@@ -1,0 +1,155 @@
+/* The definitions of rows.h, included by rows_PATH.c and compiled with that path's instructions. */
+#include <math.h>
+#include <stdint.h>
+
+#include "kernels/math_functions.h"
+#include "kernels/number.h"
+#include "kernels/rows.h"
+
+enum { LANES = 16 };
+
+/* The tree that joins the lanes. */
+static inline float sum_of_lanes(const float lanes[LANES]) {
+    float eight[8], four[4];
+    for (int i = 0; i < 8; i++)
+        eight[i] = lanes[i] + lanes[i + 8];
+    for (int i = 0; i < 4; i++)
+        four[i] = eight[i] + eight[i + 4];
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+static inline float sum(const float *x, int64_t count) {
+    float lanes[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+#pragma omp simd
+        for (int lane = 0; lane < LANES; lane++)
+            lanes[lane] += x[i + lane];
+    for (int lane = 0; i + lane < count; lane++)
+        lanes[lane] += x[i + lane];
+    return sum_of_lanes(lanes);
+}
+
+/* Sum of (x - mean)^2. */
+static inline float sum_of_squares(const float *x, int64_t count, float mean) {
+    float lanes[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+#pragma omp simd
+        for (int lane = 0; lane < LANES; lane++) {
+            const float difference = x[i + lane] - mean;
+            lanes[lane] += difference * difference;
+        }
+    for (int lane = 0; i + lane < count; lane++) {
+        const float difference = x[i + lane] - mean;
+        lanes[lane] += difference * difference;
+    }
+    return sum_of_lanes(lanes);
+}
+
+static void norm_rms(float *output, const float *input, const float *weight, int64_t count,
+                     float epsilon) {
+    const float mean_square = sum_of_squares(input, count, 0.0f) / (float)count;
+    const float factor = 1.0f / sqrtf(mean_square + epsilon);
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        output[i] = input[i] * factor * weight[i];
+}
+
+static void norm_layer(float *output, const float *input, const float *weight, const float *bias,
+                       int64_t count, float epsilon) {
+    const float mean = sum(input, count) / (float)count;
+    const float variance = sum_of_squares(input, count, mean) / (float)count;
+    const float factor = 1.0f / sqrtf(variance + epsilon);
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        output[i] = (input[i] - mean) * factor * weight[i] + bias[i];
+}
+
+static void rotate(float *x, const float *table, int64_t half) {
+#pragma omp simd
+    for (int64_t i = 0; i < half; i++) {
+        const float a = x[i], b = x[i + half], cosine = table[i], sine = table[i + half];
+        x[i] = a * cosine - b * sine;
+        x[i + half] = b * cosine + a * sine;
+    }
+}
+
+static void silu_multiply(float *gate, const float *up, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        gate[i] = gate[i] / (1.0f + math_exp(-gate[i])) * up[i];
+}
+
+/* x (1 + tanh u) / 2 = x / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3). */
+static void gelu_tanh(float *x, int64_t count) {
+    const float minus_two_root = -1.5957691216f; /* -2 sqrt(2 / pi) */
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) {
+        const float cubic = x[i] * (1.0f + 0.044715f * (x[i] * x[i]));
+        x[i] = x[i] / (1.0f + math_exp(minus_two_root * cubic));
+    }
+}
+
+static void add(float *x, const float *y, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        x[i] += y[i];
+}
+
+static void narrow_bf16(uint16_t *narrow, const float *x, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        narrow[i] = number_to_bf16(x[i]);
+}
+
+static float scale_scores(float *score, int64_t count, float scale, float slope, int64_t position) {
+    const float first = (float)position;
+    float largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < count; i++) {
+        const float scaled = fmaf(slope, first + (float)(int32_t)i, score[i] * scale);
+        score[i] = scaled;
+        largest = scaled > largest ? scaled : largest;
+    }
+    return largest;
+}
+
+static float exponentials(float *x, int64_t count, float maximum) {
+    float lanes[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+#pragma omp simd
+        for (int lane = 0; lane < LANES; lane++) {
+            const float value = math_exp(x[i + lane] - maximum);
+            x[i + lane] = value;
+            lanes[lane] += value;
+        }
+    for (int lane = 0; i + lane < count; lane++) {
+        const float value = math_exp(x[i + lane] - maximum);
+        x[i + lane] = value;
+        lanes[lane] += value;
+    }
+    return sum_of_lanes(lanes);
+}
+
+static void scale_add(float *total, float factor, const float *x, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        total[i] = fmaf(total[i], factor, x[i]);
+}
+
+/* Adding 0 makes 0 of -0: which zero a sum of zeros is may depend on how many there were. */
+static void divide(float *output, const float *x, float divisor, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        output[i] = x[i] / divisor + 0.0f;
+}
+
+#define ROW_FUNCTIONS                                                                              \
+    {                                                                                              \
+        .norm_rms = norm_rms, .norm_layer = norm_layer, .rotate = rotate,                          \
+        .silu_multiply = silu_multiply, .gelu_tanh = gelu_tanh, .add = add,                        \
+        .narrow_bf16 = narrow_bf16, .scale_scores = scale_scores, .exponentials = exponentials,    \
+        .scale_add = scale_add, .divide = divide,                                                  \
+    }

@@ -1,11 +1,11 @@
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <stdbool.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "kernels/elementwise.h"
 #include "tests/random.h"

@@ -14,8 +14,3 @@ enum status job_plan(const struct config *config, const struct options *options,
     (void)options;
     return error_set(error, STATUS_FAILED, "plan is not available in this version");
 }
-
-enum status job_verify(const struct options *options, struct error *error) {
-    (void)options;
-    return error_set(error, STATUS_FAILED, "verify is not available in this version");
-}

@@ -21,22 +21,29 @@ static const struct verb_rule verbs[VERB_COUNT] = {
     [VERB_PLAN] = {"plan", "CONFIG.toml", true, "sj",
                    "show stages, memory, disk, communication and time; reads headers alone"},
     [VERB_EVAL] = {"eval", "CONFIG.toml", false, "sj", "evaluate a checkpoint"},
-    [VERB_VERIFY] = {"verify", "CHECKPOINT.h5", true, "j",
+    [VERB_VERIFY] = {"verify", "CHECKPOINT.h5", true, "",
                      "compare every dataset of a checkpoint with its checksum"},
     [VERB_EXPORT] = {"export", "CHECKPOINT.h5", false, "", "write a checkpoint in another format"},
     [VERB_REPORT] = {"report", "CHECKPOINT.h5", false, "j", "print a checkpoint's report again"},
 };
 
+/* Options without a short form are this much above their letter. */
+enum { LONG_ONLY = 256 };
+
 static const struct option long_options[] = {
-    {"help", no_argument, NULL, 'h'},      {"version", no_argument, NULL, 'V'},
-    {"quiet", no_argument, NULL, 'q'},     {"verbose", no_argument, NULL, 'v'},
-    {"set", required_argument, NULL, 's'}, {"json", required_argument, NULL, 'j'},
-    {"restart", no_argument, NULL, 'r'},   {NULL, 0, NULL, 0},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, LONG_ONLY + 'V'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"verbose", no_argument, NULL, 'v'},
+    {"set", required_argument, NULL, LONG_ONLY + 's'},
+    {"json", required_argument, NULL, LONG_ONLY + 'j'},
+    {"restart", no_argument, NULL, LONG_ONLY + 'r'},
+    {NULL, 0, NULL, 0},
 };
 
 static const char *long_name(int letter) {
     for (const struct option *option = long_options; option->name; option++)
-        if (option->val == letter)
+        if (option->val % LONG_ONLY == letter)
             return option->name;
     return "";
 }
@@ -44,10 +51,11 @@ static const char *long_name(int letter) {
 /* `seen`: letters of the verb-dependent options that were given. */
 static enum status read_options(struct options *options, int argc, char **argv, char *seen,
                                 struct error *error) {
-    int letter;
+    int found;
     opterr = 0;
     optind = 0; /* glibc: start anew, so that this can be called again */
-    while ((letter = getopt_long(argc, argv, ":hqv", long_options, NULL)) != -1) {
+    while ((found = getopt_long(argc, argv, ":hqv", long_options, NULL)) != -1) {
+        const int letter = found % LONG_ONLY;
         switch (letter) {
         case 'h':
             options->help = true;
@@ -73,7 +81,7 @@ static enum status read_options(struct options *options, int argc, char **argv, 
         case ':':
             return error_set(error, STATUS_USAGE, "%s needs a value", argv[optind - 1]);
         default:
-            if (optopt > 0 && optopt < 128 && !strchr("VsjrC", optopt))
+            if (optopt > 0 && optopt < LONG_ONLY && !strchr("hqv", optopt))
                 return error_set(error, STATUS_USAGE, "there is no option -%c", optopt);
             return error_set(error, STATUS_USAGE, "there is no option %s", argv[optind - 1]);
         }
@@ -180,10 +188,12 @@ static void print_usage(const struct options *options) {
 void options_print_help(const struct options *options) {
     print_usage(options);
     log_plain("\nOptions:\n");
-    for (const struct option *option = long_options; option->name; option++)
-        if (!strchr("sjr", option->val) || !options->verb_given ||
-            strchr(verbs[options->verb].options, option->val))
-            log_plain("%s", option_texts[option->val]);
+    for (const struct option *option = long_options; option->name; option++) {
+        const int letter = option->val % LONG_ONLY;
+        if (!strchr("sjr", letter) || !options->verb_given ||
+            strchr(verbs[options->verb].options, letter))
+            log_plain("%s", option_texts[letter]);
+    }
     if (!options->verb_given || strchr(verbs[options->verb].options, 's'))
         print_keys();
     log_plain("\nExit status: 0 done, 1 the input or configuration is wrong, 2 the command line is "

@@ -1,0 +1,110 @@
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "pipeline/report.h"
+
+/* JSON has no NaN or infinity. */
+static json_t *number(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+/* A path may hold any bytes; JSON holds UTF-8 only. */
+static json_t *text(const char *value) {
+    json_t *string = value ? json_string(value) : NULL;
+    return string ? string : json_null();
+}
+
+/* A float's shortest decimal text, as a double, so that 15.2f is written 15.2. */
+static double shortest(float value) {
+    char digits[40];
+    for (int precision = 1; precision <= 9; precision++) {
+        snprintf(digits, sizeof digits, "%.*g", precision, (double)value);
+        if (strtof(digits, NULL) == value)
+            break;
+    }
+    return strtod(digits, NULL);
+}
+
+static json_t *sites(const struct report *report) {
+    json_t *list = json_array();
+    for (int i = 0; i < report->site_count; i++) {
+        const struct report_site *site = &report->sites[i];
+        json_array_append_new(list,
+                              json_pack("{s:i, s:s, s:o, s:s, s:o}", "layer", site->layer, "site",
+                                        site->site, "range", number(shortest(site->range)),
+                                        "policy", input_policy_name(site->policy), "weight_error",
+                                        number(site->weight_error)));
+    }
+    return list;
+}
+
+static json_t *sections(const struct report *report) {
+    json_t *list = json_array();
+    for (int i = 0; i < report->section_count; i++) {
+        const struct report_section *section = &report->sections[i];
+        json_array_append_new(list,
+                              json_pack("{s:s, s:o, s:o, s:o}", "name", section->name, "least",
+                                        number(section->least), "mean", number(section->mean),
+                                        "most", number(section->most)));
+    }
+    return list;
+}
+
+static json_t *memory(const struct report *report) {
+    json_t *list = json_array();
+    for (int rank = 0; report->memory && rank < report->ranks; rank++)
+        json_array_append_new(list, json_pack("{s:o, s:I}", "host", text(report->memory[rank].host),
+                                              "peak_bytes", (json_int_t)report->memory[rank].peak));
+    return list;
+}
+
+static json_t *whole(const struct report *report) {
+    return json_pack(
+        "{s:s, s:o, s:o, s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:o, s:o, s:o, s:o}",
+        "program", "fptq-pipeline " FPTQ_VERSION, "method", text(report->method), "model",
+        text(report->model), "checkpoint", text(report->checkpoint), "path", text(report->path),
+        "ranks", report->ranks, "hosts", report->hosts, "stages", report->stages, "replicas",
+        report->replicas, "threads", report->threads, "samples", (json_int_t)report->samples,
+        "sequence_length", (json_int_t)report->sequence_length, "checkpoint_bytes",
+        (json_int_t)report->checkpoint_bytes, "seconds", number(report->seconds), "sites",
+        sites(report), "sections", sections(report), "memory", memory(report));
+}
+
+static enum status write_file(const json_t *root, const char *file, struct error *error) {
+    FILE *out = fopen(file, "w");
+    if (!out)
+        return error_set(error, STATUS_FAILED, "%s: %m", file);
+    const int written = json_dumpf(root, out, JSON_SORT_KEYS | JSON_INDENT(2));
+    const int ended = fputc('\n', out);
+    if (fclose(out) != 0 || written != 0 || ended == EOF)
+        return error_set(error, STATUS_FAILED, "%s: cannot be written: %m", file);
+    return STATUS_OK;
+}
+
+static enum status replace_file(const json_t *root, const char *file, struct error *error) {
+    struct stat found;
+    if (stat(file, &found) == 0 && !S_ISREG(found.st_mode)) /* a terminal, a pipe */
+        return write_file(root, file, error);
+    char *temporary = NULL;
+    if (asprintf(&temporary, "%s.tmp", file) < 0)
+        return error_set(error, STATUS_FAILED, "%s: out of memory", file);
+    enum status status = write_file(root, temporary, error);
+    if (status == STATUS_OK && rename(temporary, file) != 0)
+        status = error_set(error, STATUS_FAILED, "%s: %m", file);
+    if (status != STATUS_OK)
+        unlink(temporary);
+    free(temporary);
+    return status;
+}
+
+enum status report_write_json(const struct report *report, const char *file, struct error *error) {
+    json_t *root = whole(report);
+    const enum status status = root ? replace_file(root, file, error)
+                                    : error_set(error, STATUS_FAILED, "%s: out of memory", file);
+    json_decref(root);
+    return status;
+}

@@ -2,7 +2,7 @@
 # The command line as users meet it: messages, exit statuses, one voice under mpirun.
 #   test_cli.sh FPTQ_PIPELINE SOURCE_FOLDER
 set -euo pipefail
-program=$1 source=$2
+program=$(realpath "$1") source=$(realpath "$2")
 # shellcheck source=jobs/setup
 source "$source/jobs/setup"
 setup_mpi

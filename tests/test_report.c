@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
 #include <jansson.h>
 #include <math.h>
 #include <unistd.h>
+#include <cmocka.h>
 
 #include "pipeline/log.h"
 #include "pipeline/progress.h"

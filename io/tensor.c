@@ -1,6 +1,8 @@
 #include "io/tensor.h"
 
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "io/gguf_blocks.h"
 
@@ -96,4 +98,12 @@ void tensor_read_f32(const struct tensor *tensor, int64_t row_begin, int64_t row
     default:
         gguf_blocks_to_f32(tensor->type, source, count / block, destination);
     }
+}
+
+void tensor_release(const struct tensor *tensor) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = ((uintptr_t)tensor->data + page - 1) & ~(page - 1);
+    const uintptr_t end = ((uintptr_t)tensor->data + tensor->bytes) & ~(page - 1);
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
 }

@@ -61,4 +61,8 @@ struct tensor_unread {
     const char *reason;
 };
 
+/* Tell the system that the tensor's mapped pages are not needed for now, so that they do not count as
+ * this process's memory; they come back when they are read. */
+void tensor_release(const struct tensor *tensor);
+
 #endif

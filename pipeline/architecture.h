@@ -1,0 +1,144 @@
+/* What a model family is, as data: the rest of the program walks this description and never asks
+ * which model it is. Adding a family is one file with one `struct architecture`, and its line in
+ * architecture.c's list.
+ *
+ * A decoder layer of every family here has four SITES, the distinct input tensors of its linears:
+ *
+ *   attention_input   after the first norm,  read by q, k, v (or one fused q-k-v)
+ *   attention_output  attention's result,    read by the output projection
+ *   mlp_input         after the second norm, read by gate, up (or the one up projection)
+ *   mlp_hidden        after the activation,  read by the down projection
+ *
+ * Linears that read one site share its activation policy and scale. A site's equalization scale is
+ * folded into what produces it: a norm, or the rows of the linear before it. */
+#ifndef FPTQ_PIPELINE_ARCHITECTURE_H
+#define FPTQ_PIPELINE_ARCHITECTURE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "io/model_source.h"
+#include "io/status.h"
+#include "kernels/elementwise.h"
+
+enum site {
+    SITE_ATTENTION_INPUT,
+    SITE_ATTENTION_OUTPUT,
+    SITE_MLP_INPUT,
+    SITE_MLP_HIDDEN,
+    SITE_COUNT
+};
+enum { SITE_NONE = -1 };
+
+/* "attention_input", "attention_output", "mlp_input", "mlp_hidden" */
+const char *site_name(enum site site);
+
+/* Sizes that tensors' shapes are made of. */
+enum dimension {
+    DIMENSION_HIDDEN,       /* residual stream */
+    DIMENSION_INTERMEDIATE, /* inside the MLP */
+    DIMENSION_QUERY,        /* heads * head_dim */
+    DIMENSION_KEY_VALUE,    /* kv_heads * head_dim */
+};
+
+/* What a linear does in the layer. */
+enum linear_role {
+    ROLE_QUERY,
+    ROLE_KEY,
+    ROLE_VALUE,
+    ROLE_OUTPUT,
+    ROLE_GATE,
+    ROLE_UP,
+    ROLE_DOWN,
+    ROLE_COUNT
+};
+
+struct linear_rule {
+    enum linear_role role;
+    const char *name; /* within the layer: "self_attn.q_proj"; ".weight", ".bias" are appended */
+    enum dimension out, in;
+    enum site reads; /* the site that is its input */
+    int row_fold;    /* the site whose scale divides its rows (and bias), or SITE_NONE */
+};
+
+enum norm_kind { NORM_RMS };
+enum { NORM_COUNT = 2 }; /* before attention, before the MLP */
+
+struct norm_rule {
+    const char *name; /* within the layer */
+    enum site feeds;  /* the site it produces, whose scale divides its weight */
+};
+
+/* Sizes and constants of one model, from its config. */
+struct model_shape {
+    char model_type[32];
+    int layers, heads, kv_heads, head_dim;
+    int64_t hidden, intermediate, vocabulary, max_positions;
+    int64_t window; /* sliding attention window, 0: none */
+    float norm_epsilon, rope_theta;
+    struct rope_scaling rope_scaling;
+    bool tied_head;
+};
+
+struct architecture {
+    const char *const *model_types; /* config.json's "model_type", NULL-ended */
+    const char *layer_prefix;       /* "model.layers.%d." */
+    const char *embedding;          /* tensor names */
+    const char *final_norm, *head;
+    enum norm_kind norm_kind;
+    struct norm_rule norms[NORM_COUNT];
+    const struct linear_rule *linears; /* in the layer's order of computation */
+    int linear_count;
+    /* Read and check config.json (or its like made from GGUF). */
+    enum status (*read_config)(const json_t *config, const char *origin, struct model_shape *shape,
+                               struct error *error);
+};
+
+enum { LINEARS_MAX = 8 };
+
+/* The family of config's "model_type"; STATUS_INPUT naming the known ones otherwise. */
+enum status architecture_find(const json_t *config, const char *origin,
+                              const struct architecture **architecture, struct error *error);
+
+/* A model on disk with its description: what every stage of the program starts from. */
+struct model {
+    struct model_source *source;
+    const struct architecture *architecture;
+    struct model_shape shape;
+};
+
+/* Open, read the config, check that every tensor is there with the right shape. */
+enum status model_open(const char *path, struct model *model, struct error *error);
+void model_close(struct model *model);
+
+int64_t model_dimension(const struct model_shape *shape, enum dimension dimension);
+/* Channels of a site. */
+int64_t model_site_channels(const struct model *model, enum site site);
+/* Offset of a site's channels in a layer's array of all sites' channels, and their total. */
+int64_t model_site_offset(const struct model *model, enum site site);
+int64_t model_layer_channels(const struct model *model);
+/* Weights of a layer's linears, all together. */
+int64_t model_layer_weights(const struct model *model);
+/* "model.layers.3." + name + suffix */
+void model_layer_name(const struct model *model, int layer, const char *name, const char *suffix,
+                      char *text, size_t size);
+/* Tensor `name` + `suffix` of a layer; NULL when it is not there (an optional bias). */
+const struct tensor *model_layer_tensor(const struct model *model, int layer, const char *name,
+                                        const char *suffix);
+/* The norm that produces `site`, or NULL; the linear whose rows produce it, or NULL. A site with
+ * neither keeps its scale as a run-time vector. */
+const struct norm_rule *architecture_site_norm(const struct architecture *architecture,
+                                               enum site site);
+const struct linear_rule *architecture_site_producer(const struct architecture *architecture,
+                                                     enum site site);
+
+/* For read_config: an integer in [least, most], a positive float, an optional one. */
+enum status config_integer(const json_t *config, const char *origin, const char *key, int64_t least,
+                           int64_t most, int64_t *value, struct error *error);
+enum status config_number(const json_t *config, const char *origin, const char *key, double *value,
+                          struct error *error);
+
+extern const struct architecture architecture_llama;
+
+#endif

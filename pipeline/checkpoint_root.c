@@ -1,0 +1,168 @@
+#include "pipeline/checkpoint_root.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io/checkpoint_prepare.h"
+#include "pipeline/quantize_layer.h"
+#include "pipeline/stored.h"
+
+static const char *const method_names[] = {"fptq", "rtn", "smoothquant", "gptq"};
+
+enum status checkpoint_root_prepare(const struct config *config, struct error *error) {
+    return checkpoint_prepare(config->output.checkpoint, error);
+}
+
+static enum status create_part(const struct checkpoint_root *root, const char *name,
+                               struct checkpoint_part **part, struct error *error) {
+    return checkpoint_part_create(root->config->output.checkpoint, name,
+                                  root->config->output.compression, part, error);
+}
+
+static enum status finish_part(struct checkpoint_part *part, enum status status,
+                               struct error *error) {
+    if (!status)
+        return checkpoint_part_finish(part, error);
+    checkpoint_part_abandon(part);
+    return status;
+}
+
+static enum status write_texts(const struct checkpoint_root *root, struct checkpoint_part *part,
+                               struct error *error) {
+    char *config_json =
+        json_dumps(model_source_config(root->model->source), JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+    char *config_toml = NULL, *tokenizer_json = NULL;
+    size_t length = 0;
+    enum status status = config_json ? config_canonical_text(root->config, &config_toml, error)
+                                     : error_set(error, STATUS_FAILED, "no memory for config_json");
+    if (!status)
+        status = checkpoint_part_write_text(part, "/config_json", config_json, strlen(config_json),
+                                            error);
+    if (!status)
+        status = checkpoint_part_write_text(part, "/config_toml", config_toml, strlen(config_toml),
+                                            error);
+    /* A model without a tokenizer can still be calibrated with random tokens. */
+    if (!status &&
+        !model_source_tokenizer_json(root->model->source, &tokenizer_json, &length, NULL))
+        status = checkpoint_part_write_text(part, "/tokenizer_json", tokenizer_json, length, error);
+    free(config_json);
+    free(config_toml);
+    free(tokenizer_json);
+    return status;
+}
+
+static enum status write_root(const struct checkpoint_root *root, struct error *error) {
+    struct checkpoint_part *part;
+    enum status status = create_part(root, "root", &part, error);
+    if (status)
+        return status;
+    const struct {
+        const char *name, *value;
+    } texts[] = {
+        {"format", "fptq-checkpoint"},
+        {"method", method_names[root->config->quantization.method]},
+        {"model_type", root->model->shape.model_type},
+        {"calibration_sha256", root->windows->digest},
+        {"tokenizer_sha256", root->tokenizer_digest},
+    };
+    status = checkpoint_part_attribute_integer(part, "/", "format_version", 1, error);
+    for (size_t i = 0; !status && i < sizeof texts / sizeof texts[0]; i++)
+        status = checkpoint_part_attribute_text(part, "/", texts[i].name, texts[i].value, error);
+    if (!status)
+        status = write_texts(root, part, error);
+    return finish_part(part, status, error);
+}
+
+static enum status write_run(const struct checkpoint_root *root, struct error *error) {
+    struct checkpoint_part *part;
+    enum status status = create_part(root, "run", &part, error);
+    if (status)
+        return status;
+    char host[256] = "", date[32];
+    gethostname(host, sizeof host - 1);
+    const time_t now = time(NULL);
+    struct tm utc;
+    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    char *text = NULL;
+    status = config_full_text(root->config, &text, error);
+    if (!status)
+        status = checkpoint_part_write_text(part, "/run/config_toml", text, strlen(text), error);
+    free(text);
+    const struct {
+        const char *name, *value;
+    } texts[] = {{"program", "fptq-pipeline " FPTQ_VERSION},
+                 {"isa", kernel_path_name(root->path)},
+                 {"host", host},
+                 {"finished", date}};
+    for (size_t i = 0; !status && i < sizeof texts / sizeof texts[0]; i++)
+        status = checkpoint_part_attribute_text(part, "/run", texts[i].name, texts[i].value, error);
+    const struct {
+        const char *name;
+        int64_t value;
+    } integers[] = {{"ranks", root->plan->ranks},       {"hosts", root->plan->hosts},
+                    {"threads", root->plan->threads},   {"stages", root->plan->stages},
+                    {"replicas", root->plan->replicas}, {"documents", root->windows->documents}};
+    for (size_t i = 0; !status && i < sizeof integers / sizeof integers[0]; i++)
+        status = checkpoint_part_attribute_integer(part, "/run", integers[i].name,
+                                                   integers[i].value, error);
+    return finish_part(part, status, error);
+}
+
+static enum status write_tensors(const struct checkpoint_root *root, const char *name,
+                                 const char *const *tensors, int count, struct error *error) {
+    struct checkpoint_part *part;
+    enum status status = create_part(root, name, &part, error);
+    if (status)
+        return status;
+    for (int i = 0; !status && i < count; i++) {
+        const struct tensor *tensor = model_source_find(root->model->source, tensors[i]);
+        if (tensor)
+            status = stored_write_tensor(part, tensor, tensors[i], error);
+    }
+    return finish_part(part, status, error);
+}
+
+enum status checkpoint_root_write(const struct checkpoint_root *root, const struct mesh *mesh,
+                                  struct error *error) {
+    const struct architecture *architecture = root->model->architecture;
+    enum status status = STATUS_OK;
+    if (mesh->rank == 0 && !(status = write_root(root, error)))
+        status = write_run(root, error);
+    if (!status && mesh->replica == 0 && mesh->stage == 0)
+        status = write_tensors(root, "embedding", (const char *const[]){architecture->embedding}, 1,
+                               error);
+    if (!status && mesh->replica == 0 && mesh->stage == mesh->stages - 1) {
+        const bool has_head = !root->model->shape.tied_head;
+        status = write_tensors(root, "head",
+                               (const char *const[]){architecture->final_norm, architecture->head},
+                               has_head ? 2 : 1, error);
+    }
+    return status;
+}
+
+enum status checkpoint_root_assemble(const struct checkpoint_root *root, struct error *error) {
+    static const char *const others[] = {"root", "embedding", "head", "run"};
+    enum { OTHERS = sizeof others / sizeof others[0] };
+    const int layers = root->model->shape.layers;
+    char(*names)[32] = malloc((size_t)(layers + OTHERS) * sizeof *names);
+    const char **parts = malloc((size_t)(layers + OTHERS) * sizeof *parts);
+    enum status status = STATUS_OK;
+    if (!names || !parts) {
+        status = error_set(error, STATUS_FAILED, "no memory to assemble the checkpoint");
+    } else {
+        for (int i = 0; i < layers; i++)
+            quantize_part_name(i, names[i]);
+        for (int i = 0; i < OTHERS; i++)
+            memcpy(names[layers + i], others[i], strlen(others[i]) + 1);
+        for (int i = 0; i < layers + OTHERS; i++)
+            parts[i] = names[i];
+        status = checkpoint_assemble(root->config->output.checkpoint, parts, layers + OTHERS,
+                                     root->config->output.layout, error);
+    }
+    free(names);
+    free(parts);
+    return status;
+}

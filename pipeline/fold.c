@@ -1,0 +1,97 @@
+#include "pipeline/fold.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static enum status decide_site(const struct model *model, const struct config *config,
+                               enum site site, struct fold_site *decided, struct error *error) {
+    const struct config_quantization *options = &config->quantization;
+    decided->range = equalize_range(decided->maxima, NULL, decided->channels);
+    decided->policy = options->method == METHOD_FPTQ
+                          ? equalize_choose_policy(decided->range, options->v0, options->v1)
+                          : POLICY_DYNAMIC;
+    if (decided->policy == POLICY_STATIC)
+        decided->input_scale = decided->range / 127.0f;
+    if (decided->policy != POLICY_EQUALIZED)
+        return STATUS_OK;
+    decided->scale = malloc((size_t)decided->channels * sizeof(float));
+    float *shared = malloc((size_t)decided->channels * sizeof(float));
+    if (!decided->scale || !shared) {
+        free(shared);
+        return error_set(error, STATUS_FAILED, "no memory to equalize %s", site_name(site));
+    }
+    const struct linear_rule *producer = architecture_site_producer(model->architecture, site);
+    decided->folded = producer || architecture_site_norm(model->architecture, site);
+    memcpy(shared, decided->maxima, (size_t)decided->channels * sizeof(float));
+    if (producer && model_dimension(&model->shape, producer->out) != decided->channels)
+        equalize_share_maxima(shared, shared, model->shape.heads, model->shape.kv_heads,
+                              model->shape.head_dim);
+    equalize_scale(decided->scale, shared, decided->channels, options->equalization, options->c);
+    decided->input_scale =
+        equalize_range(decided->maxima, decided->scale, decided->channels) / 127.0f;
+    free(shared);
+    return STATUS_OK;
+}
+
+/* 1/s for each row of the linear that produces a site. With grouped-query attention one row of
+ * v_proj serves the same channel of every query head of its group; those share one s. */
+static enum status make_row_multiplier(const struct model *model, struct fold_layer *fold,
+                                       int linear, struct error *error) {
+    const struct linear_rule *rule = &model->architecture->linears[linear];
+    if (rule->row_fold == SITE_NONE || !fold->sites[rule->row_fold].scale)
+        return STATUS_OK;
+    const struct fold_site *site = &fold->sites[rule->row_fold];
+    const int64_t out = model_dimension(&model->shape, rule->out);
+    const int64_t head_dim = model->shape.head_dim;
+    const int64_t group = site->channels / out;
+    float *multiplier = malloc((size_t)out * sizeof(float));
+    if (!multiplier)
+        return error_set(error, STATUS_FAILED, "no memory to fold %s", rule->name);
+    for (int64_t row = 0; row < out; row++) {
+        const int64_t channel =
+            group == 1 ? row : row / head_dim * group * head_dim + row % head_dim;
+        multiplier[row] = 1.0f / site->scale[channel];
+    }
+    fold->row_multipliers[linear] = multiplier;
+    return STATUS_OK;
+}
+
+enum status fold_layer_decide(const struct model *model, const struct config *config,
+                              const float *maxima, struct fold_layer *fold, struct error *error) {
+    memset(fold, 0, sizeof *fold);
+    enum status status = STATUS_OK;
+    for (int site = 0; !status && site < SITE_COUNT; site++) {
+        fold->sites[site].channels = model_site_channels(model, (enum site)site);
+        fold->sites[site].maxima = maxima + model_site_offset(model, (enum site)site);
+        status = decide_site(model, config, (enum site)site, &fold->sites[site], error);
+    }
+    for (int linear = 0; !status && linear < model->architecture->linear_count; linear++)
+        status = make_row_multiplier(model, fold, linear, error);
+    if (status)
+        fold_layer_free(fold);
+    return status;
+}
+
+void fold_layer_free(struct fold_layer *fold) {
+    for (int site = 0; site < SITE_COUNT; site++)
+        free(fold->sites[site].scale);
+    for (int linear = 0; linear < LINEARS_MAX; linear++)
+        free(fold->row_multipliers[linear]);
+    memset(fold, 0, sizeof *fold);
+}
+
+const float *fold_column_multiplier(const struct fold_layer *fold, const struct linear_rule *rule) {
+    return fold->sites[rule->reads].scale;
+}
+
+void fold_norm(const struct fold_layer *fold, const struct norm_rule *norm, float *weight) {
+    const struct fold_site *site = &fold->sites[norm->feeds];
+    for (int64_t i = 0; site->scale && i < site->channels; i++)
+        weight[i] /= site->scale[i];
+}
+
+void fold_bias(const struct fold_layer *fold, int linear, int64_t out, float *bias) {
+    const float *multiplier = fold->row_multipliers[linear];
+    for (int64_t i = 0; multiplier && i < out; i++)
+        bias[i] *= multiplier[i];
+}

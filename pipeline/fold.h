@@ -1,0 +1,43 @@
+/* What is decided for a layer from its calibrated ranges: each site's policy, and the equalization
+ * scales with the places they are folded into (FPTQ, arXiv 2308.15987; DESIGN: every fold is
+ * exact).
+ *
+ *   W' = diag(row_multiplier) W diag(column_multiplier)    column: s of the site the linear reads
+ *   b' = row_multiplier b                                  row: 1/s of the site its rows produce
+ *   norm' = norm / s                                       s of the site the norm feeds */
+#ifndef FPTQ_PIPELINE_FOLD_H
+#define FPTQ_PIPELINE_FOLD_H
+
+#include "kernels/equalize.h"
+#include "pipeline/architecture.h"
+#include "pipeline/config.h"
+
+struct fold_site {
+    int64_t channels;
+    const float *maxima; /* (channels) m_j, as calibrated */
+    float range;         /* v = max m_j */
+    enum input_policy policy;
+    float input_scale; /* static and equalized: the per-tensor scale; 0 for dynamic */
+    float *scale;      /* (channels) s_j; NULL when not equalized */
+    bool folded;       /* the scale is folded into the producer (else a run-time vector) */
+};
+
+struct fold_layer {
+    struct fold_site sites[SITE_COUNT];
+    float *row_multipliers[LINEARS_MAX]; /* (out) or NULL */
+};
+
+/* maxima: the layer's (model_layer_channels), which must outlive the result. STATUS_FAILED only
+ * when memory runs out. */
+enum status fold_layer_decide(const struct model *model, const struct config *config,
+                              const float *maxima, struct fold_layer *fold, struct error *error);
+void fold_layer_free(struct fold_layer *fold);
+
+/* (in) factors for a linear's columns, or NULL. */
+const float *fold_column_multiplier(const struct fold_layer *fold, const struct linear_rule *rule);
+/* Divide a norm's weight (hidden) in place by the scale of the site it feeds. */
+void fold_norm(const struct fold_layer *fold, const struct norm_rule *norm, float *weight);
+/* Multiply a linear's bias (out) in place. */
+void fold_bias(const struct fold_layer *fold, int linear, int64_t out, float *bias);
+
+#endif

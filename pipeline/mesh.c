@@ -1,0 +1,130 @@
+#include "pipeline/mesh.h"
+
+#include <sched.h>
+#include <string.h>
+
+enum { TAG_FAULT = 7001 };
+
+enum status mesh_create(struct mesh *mesh, struct error *error) {
+    memset(mesh, 0, sizeof *mesh);
+    mesh->stage = mesh->replica = -1;
+    mesh->stage_peers = MPI_COMM_NULL;
+    mesh->fault_receive = MPI_REQUEST_NULL;
+    MPI_Comm_rank(MPI_COMM_WORLD, &mesh->rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &mesh->size);
+    MPI_Comm host = MPI_COMM_NULL;
+    if (MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, mesh->rank, MPI_INFO_NULL, &host))
+        return error_set(error, STATUS_FAILED, "MPI cannot tell which ranks share a host");
+    MPI_Comm_rank(host, &mesh->host_rank);
+    MPI_Comm_size(host, &mesh->host_size);
+    MPI_Comm_free(&host);
+    const int leads = mesh->host_rank == 0;
+    MPI_Allreduce(&leads, &mesh->hosts, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+    return STATUS_OK;
+}
+
+static void fault_listen(struct mesh *mesh) {
+    MPI_Irecv(&mesh->fault_from, 1, MPI_INT, MPI_ANY_SOURCE, TAG_FAULT, MPI_COMM_WORLD,
+              &mesh->fault_receive);
+}
+
+static void fault_deafen(struct mesh *mesh) {
+    if (mesh->fault_receive == MPI_REQUEST_NULL)
+        return;
+    MPI_Cancel(&mesh->fault_receive);
+    MPI_Wait(&mesh->fault_receive, MPI_STATUS_IGNORE);
+}
+
+void mesh_destroy(struct mesh *mesh) {
+    fault_deafen(mesh);
+    if (mesh->stage_peers != MPI_COMM_NULL)
+        MPI_Comm_free(&mesh->stage_peers);
+}
+
+enum status mesh_arrange(struct mesh *mesh, const struct plan *plan, struct error *error) {
+    mesh->stages = plan->stages;
+    mesh->replicas = plan->replicas;
+    const bool works = mesh->rank < plan->stages * plan->replicas;
+    mesh->stage = works ? mesh->rank % plan->stages : -1;
+    mesh->replica = works ? mesh->rank / plan->stages : -1;
+    if (MPI_Comm_split(MPI_COMM_WORLD, works ? mesh->stage : MPI_UNDEFINED, mesh->rank,
+                       &mesh->stage_peers))
+        return error_set(error, STATUS_FAILED, "MPI cannot split the ranks into stages");
+    fault_listen(mesh);
+    return STATUS_OK;
+}
+
+enum status mesh_agree(const struct mesh *mesh, enum status status, struct error *error) {
+    struct {
+        int none, rank;
+    } mine = {status == STATUS_OK || !error->message[0], mesh->rank}, first;
+    MPI_Allreduce(&mine, &first, 1, MPI_2INT, MPI_MINLOC, MPI_COMM_WORLD);
+    if (first.none)
+        return STATUS_OK;
+    MPI_Bcast(error, (int)sizeof *error, MPI_BYTE, first.rank, MPI_COMM_WORLD);
+    return error->status;
+}
+
+enum status mesh_fault_heard(struct error *error) {
+    error->status = STATUS_FAILED;
+    error->message[0] = 0;
+    return STATUS_FAILED;
+}
+
+void mesh_fault_raise(struct mesh *mesh) {
+    if (mesh->fault_sent)
+        return;
+    mesh->fault_sent = true;
+    for (int rank = 0; rank < mesh->size; rank++) {
+        if (rank == mesh->rank)
+            continue;
+        /* A few bytes: sent eagerly, so the request needs no one's waiting. */
+        MPI_Request request;
+        MPI_Isend(&mesh->rank, 1, MPI_INT, rank, TAG_FAULT, MPI_COMM_WORLD, &request);
+        MPI_Request_free(&request);
+    }
+}
+
+bool mesh_fault_pending(struct mesh *mesh) {
+    if (mesh->fault_receive == MPI_REQUEST_NULL)
+        return true;
+    int arrived = 0;
+    MPI_Test(&mesh->fault_receive, &arrived, MPI_STATUS_IGNORE);
+    return arrived;
+}
+
+void mesh_cancel(MPI_Request *request) {
+    if (*request == MPI_REQUEST_NULL)
+        return;
+    MPI_Cancel(request);
+    MPI_Request_free(request);
+}
+
+bool mesh_wait(struct mesh *mesh, MPI_Request *request) {
+    for (;;) {
+        int done = 0;
+        MPI_Test(request, &done, MPI_STATUS_IGNORE);
+        if (done)
+            return true;
+        if (mesh_fault_pending(mesh)) {
+            mesh_cancel(request);
+            return false;
+        }
+        /* Other ranks may share this core; they are the ones we wait for. */
+        sched_yield();
+    }
+}
+
+void mesh_fault_settle(struct mesh *mesh) {
+    MPI_Barrier(MPI_COMM_WORLD);
+    fault_deafen(mesh);
+    int waiting = 1;
+    while (waiting) {
+        MPI_Iprobe(MPI_ANY_SOURCE, TAG_FAULT, MPI_COMM_WORLD, &waiting, MPI_STATUS_IGNORE);
+        if (waiting)
+            MPI_Recv(&mesh->fault_from, 1, MPI_INT, MPI_ANY_SOURCE, TAG_FAULT, MPI_COMM_WORLD,
+                     MPI_STATUS_IGNORE);
+    }
+    mesh->fault_sent = false;
+    fault_listen(mesh);
+}

@@ -1,0 +1,60 @@
+/* The plan: how many stages and replicas, which layers each stage has, and what that costs. Made
+ * from the model's shapes and file headers alone. */
+#ifndef FPTQ_PIPELINE_PLAN_H
+#define FPTQ_PIPELINE_PLAN_H
+
+#include <stdint.h>
+
+#include "io/status.h"
+#include "kernels/path.h"
+#include "pipeline/architecture.h"
+#include "pipeline/config.h"
+
+/* Rates used for estimates, per thread (flop/s) and per rank (bytes/s). They decide nothing but the
+ * choice of stages and replicas, never a byte of the result. */
+struct plan_rates {
+    double flops_per_thread; /* dense products on the path in use */
+    double load_bytes;       /* reading and decoding weights */
+    double link_bytes;       /* between two ranks */
+    double quantize_weights; /* per thread: quantize, compress, hash, write */
+};
+
+struct plan {
+    int ranks, hosts, threads;
+    int stages, replicas;
+    int64_t samples, sequence_length, chunk_tokens;
+    int64_t microbatches; /* of the busiest replica */
+    double idle_share;    /* of the pipeline, filling and draining and uneven stages */
+    double seconds_load, seconds_calibrate, seconds_quantize;
+    int64_t memory_rank; /* bytes, of the rank that needs most */
+    int64_t memory_weights, memory_cache, memory_buffers, memory_base; /* what it is made of */
+    int64_t memory_limit;     /* per host: from the configuration, or what the host has */
+    int64_t traffic_bytes;    /* between stages, in all */
+    int64_t checkpoint_bytes; /* upper estimate, without compression */
+    double flops;             /* of calibration, in all */
+};
+
+/* First layer of a stage; stage == stages gives the number of layers. Uneven rests go to the first
+ * stages. */
+int plan_stage_begin(int layers, int stages, int stage);
+
+struct plan_rates plan_rates_typical(enum kernel_path path);
+
+/* Choose stages and replicas that minimise the estimated time under the memory limit of a host
+ * (`host_memory` bytes; `ranks_per_host` ranks share it), or take those that the configuration
+ * forces. STATUS_INPUT with the reason where nothing works: more ranks than work, forced values
+ * that do not fit, too little memory, a sequence longer than the model's positions. */
+enum status plan_make(const struct model *model, const struct config *config, int ranks, int hosts,
+                      int threads, int64_t host_memory, const struct plan_rates *rates,
+                      struct plan *plan, struct error *error);
+
+/* flop of one token through one layer's linears, and through attention at `position`. */
+double plan_layer_flops(const struct model *model);
+double plan_attention_flops(const struct model *model, int64_t position);
+/* Bytes one layer's weights take in memory when loaded for `precision`. */
+int64_t plan_layer_bytes(const struct model *model, int layer, enum run_precision precision);
+
+/* Print the plan as a table (rank 0). */
+void plan_print(const struct plan *plan, const struct model *model);
+
+#endif

@@ -1,0 +1,284 @@
+#include "pipeline/quantize_layer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pipeline/quantize_linear.h"
+#include "pipeline/stored.h"
+#include "pipeline/weights.h"
+
+void quantize_part_name(int layer, char name[32]) {
+    snprintf(name, 32, "layer-%05d", layer);
+}
+
+/* The replicas that work on a layer: with as many layers as replicas or more, one; with fewer,
+ * those with replica % layers == the layer's index. The first of them writes. */
+struct layer_team {
+    int first, step, size;
+};
+
+static struct layer_team layer_team_of(const struct quantize_job *job, int layer) {
+    const int layers = job->layer_end - job->layer_begin, replicas = job->mesh->replicas;
+    const int index = layer - job->layer_begin;
+    if (layers >= replicas)
+        return (struct layer_team){index % replicas, 1, 1};
+    return (struct layer_team){index, layers, (replicas - index + layers - 1) / layers};
+}
+
+/* Which member takes each linear: the next one goes to who has least so far. */
+static void share_linears(const struct model *model, int members, int member_of[LINEARS_MAX]) {
+    int64_t load[LINEARS_MAX] = {0};
+    members = members < LINEARS_MAX ? members : LINEARS_MAX;
+    for (int i = 0; i < model->architecture->linear_count; i++) {
+        const struct linear_rule *rule = &model->architecture->linears[i];
+        int least = 0;
+        for (int member = 1; member < members; member++)
+            if (load[member] < load[least])
+                least = member;
+        member_of[i] = least;
+        load[least] +=
+            model_dimension(&model->shape, rule->out) * model_dimension(&model->shape, rule->in);
+    }
+}
+
+static enum status write_chunks(struct checkpoint_part *part, const char *path,
+                                const struct quantized_linear *linear, struct error *error) {
+    enum status status = checkpoint_part_begin_rows(part, path, CHECKPOINT_INT4, linear->rows,
+                                                    linear->columns, error);
+    for (int64_t chunk = 0; !status && chunk < linear->chunks; chunk++) {
+        const int64_t begin = chunk * linear->chunk_rows;
+        const int64_t left = linear->rows - begin;
+        status = checkpoint_part_write_rows(
+            part, begin, left < linear->chunk_rows ? left : linear->chunk_rows,
+            linear->packed + (size_t)chunk * linear->chunk_bytes, error);
+    }
+    return status ? status : checkpoint_part_end_rows(part, error);
+}
+
+static enum status write_site(struct checkpoint_part *part, const char *group,
+                              const struct fold_site *site, struct error *error) {
+    char path[300];
+    snprintf(path, sizeof path, "%s/input_absmax", group);
+    enum status status =
+        checkpoint_part_write(part, path, CHECKPOINT_F32, 1, &site->channels, site->maxima, error);
+    snprintf(path, sizeof path, "%s/input_scale", group);
+    if (!status && site->policy != POLICY_DYNAMIC)
+        status =
+            checkpoint_part_write(part, path, CHECKPOINT_F32, 0, NULL, &site->input_scale, error);
+    snprintf(path, sizeof path, "%s/equalization", group);
+    if (!status && site->scale)
+        status = checkpoint_part_write(part, path, CHECKPOINT_F32, 1, &site->channels, site->scale,
+                                       error);
+    return status;
+}
+
+static enum status write_attributes(struct checkpoint_part *part, const char *group,
+                                    const struct config *config, const struct fold_site *site,
+                                    struct error *error) {
+    enum status status = checkpoint_part_attribute_text(part, group, "input_policy",
+                                                        input_policy_name(site->policy), error);
+    if (!status)
+        status = checkpoint_part_attribute_float(part, group, "input_range", site->range, error);
+    const struct {
+        const char *name;
+        int64_t value;
+    } integers[] = {{"weight_bits", 4},
+                    {"group_size", config->quantization.group_size},
+                    {"symmetric", config->quantization.symmetric},
+                    {"folded", site->folded}};
+    for (size_t i = 0; !status && i < sizeof integers / sizeof integers[0]; i++)
+        status = checkpoint_part_attribute_integer(part, group, integers[i].name, integers[i].value,
+                                                   error);
+    return status;
+}
+
+static enum status write_linear(const struct quantize_job *job, struct checkpoint_part *part,
+                                int layer, int index, const struct fold_layer *fold,
+                                const struct quantized_linear *linear, struct error *error) {
+    const struct linear_rule *rule = &job->model->architecture->linears[index];
+    const struct fold_site *site = &fold->sites[rule->reads];
+    const struct quantize_format format = config_weight_format(job->config);
+    const int64_t shape[] = {linear->rows, linear->groups};
+    char group[200], path[300];
+    stored_path(job->model, layer, rule->name, "", group);
+    snprintf(path, sizeof path, "%s/weight", group);
+    enum status status = write_chunks(part, path, linear, error);
+    snprintf(path, sizeof path, "%s/weight_scale", group);
+    if (!status)
+        status =
+            stored_write_floats(part, path, format.scale_type, 2, shape, linear->scales, error);
+    snprintf(path, sizeof path, "%s/weight_zero_point", group);
+    if (!status && linear->zero_points)
+        status = checkpoint_part_write(part, path, CHECKPOINT_INT4, 2, shape, linear->zero_points,
+                                       error);
+    if (!status)
+        status = write_site(part, group, site, error);
+    if (!status)
+        status = write_attributes(part, group, job->config, site, error);
+    if (status)
+        return status;
+    float *bias = NULL;
+    status = weights_load_vector(job->model, layer, rule->name, ".bias", &bias, error);
+    if (!status && bias) {
+        fold_bias(fold, index, linear->rows, bias);
+        snprintf(path, sizeof path, "%s/bias", group);
+        const struct tensor *tensor = model_layer_tensor(job->model, layer, rule->name, ".bias");
+        status = stored_write_floats(part, path, stored_type(tensor, bias, linear->rows), 1,
+                                     &linear->rows, bias, error);
+    }
+    free(bias);
+    return status;
+}
+
+static enum status write_norms(const struct quantize_job *job, struct checkpoint_part *part,
+                               int layer, const struct fold_layer *fold, struct error *error) {
+    enum status status = STATUS_OK;
+    for (int i = 0; !status && i < NORM_COUNT; i++) {
+        const struct norm_rule *norm = &job->model->architecture->norms[i];
+        float *weight = NULL;
+        status = weights_load_vector(job->model, layer, norm->name, ".weight", &weight, error);
+        if (status)
+            return status;
+        fold_norm(fold, norm, weight);
+        char path[200];
+        stored_path(job->model, layer, norm->name, "/weight", path);
+        const struct tensor *tensor = model_layer_tensor(job->model, layer, norm->name, ".weight");
+        status =
+            stored_write_floats(part, path, stored_type(tensor, weight, job->model->shape.hidden),
+                                1, &job->model->shape.hidden, weight, error);
+        free(weight);
+    }
+    return status;
+}
+
+/* Sums in the order of rows, so the same for any number of threads. */
+static void add_errors(const struct quantized_linear *linear, double sums[2]) {
+    for (int64_t row = 0; row < linear->rows; row++) {
+        sums[0] += linear->errors[row];
+        sums[1] += linear->errors[linear->rows + row];
+    }
+}
+
+/* What a rank does for one layer: compute its linears; the writer writes them as they come. */
+struct layer_work {
+    const struct quantize_job *job;
+    int layer;
+    struct layer_team team;
+    int member_of[LINEARS_MAX];
+    struct fold_layer fold;
+    struct checkpoint_part *part; /* NULL for a helping replica */
+    double errors[SITE_COUNT][2];
+    struct timing *timing;
+};
+
+static enum status do_linear(struct layer_work *work, int index, struct error *error) {
+    const struct quantize_job *job = work->job;
+    const struct linear_rule *rule = &job->model->architecture->linears[index];
+    const int computes = work->team.first + work->member_of[index] * work->team.step;
+    const bool mine = computes == job->mesh->replica;
+    if (!mine && !work->part)
+        return STATUS_OK;
+    const struct quantize_format format = config_weight_format(job->config);
+    struct quantized_linear linear;
+    double since = timing_now();
+    enum status status = quantized_linear_create(job->model, rule, &format, &linear, error);
+    if (status)
+        return status;
+    if (mine)
+        status = quantized_linear_compute(job->model, job->compute, work->layer, index, &work->fold,
+                                          &format, &linear, error);
+    timing_add(work->timing, SECTION_QUANTIZE, &since);
+    if (!status && !mine && !quantized_linear_receive(job->mesh, computes, &linear))
+        status = mesh_fault_heard(error);
+    if (!status && !work->part && !quantized_linear_send(job->mesh, work->team.first, &linear))
+        status = mesh_fault_heard(error);
+    timing_add(work->timing, SECTION_WAIT, &since);
+    if (!status && work->part) {
+        status = write_linear(job, work->part, work->layer, index, &work->fold, &linear, error);
+        add_errors(&linear, work->errors[rule->reads]);
+        timing_add(work->timing, SECTION_WRITE, &since);
+    }
+    quantized_linear_free(&linear);
+    return status;
+}
+
+static enum status do_linears(struct layer_work *work, struct error *error) {
+    enum status status = STATUS_OK;
+    for (int i = 0; !status && i < work->job->model->architecture->linear_count; i++) {
+        status = do_linear(work, i, error);
+        if (!status && mesh_fault_pending(work->job->mesh))
+            status = mesh_fault_heard(error);
+    }
+    return status;
+}
+
+static enum status write_layer(struct layer_work *work, struct error *error) {
+    const struct quantize_job *job = work->job;
+    char name[32];
+    quantize_part_name(work->layer, name);
+    enum status status = checkpoint_part_create(
+        job->config->output.checkpoint, name, job->config->output.compression, &work->part, error);
+    if (status)
+        return status;
+    status = do_linears(work, error);
+    if (!status)
+        status = write_norms(job, work->part, work->layer, &work->fold, error);
+    double since = timing_now();
+    if (!status)
+        status = checkpoint_part_finish(work->part, error);
+    else
+        checkpoint_part_abandon(work->part);
+    timing_add(work->timing, SECTION_WRITE, &since);
+    return status;
+}
+
+static struct site_result site_result_of(const struct layer_work *work, int site) {
+    const double *sums = work->errors[site];
+    return (struct site_result){
+        .layer = work->layer,
+        .site = site,
+        .policy = (int)work->fold.sites[site].policy,
+        .range = work->fold.sites[site].range,
+        .weight_error = sums[1] > 0 ? sqrt(sums[0] / sums[1]) : 0,
+    };
+}
+
+static enum status do_layer(const struct quantize_job *job, int layer,
+                            void (*finished)(void *, const struct site_result *), void *context,
+                            struct timing *timing, struct error *error) {
+    struct layer_work work = {
+        .job = job, .layer = layer, .team = layer_team_of(job, layer), .timing = timing};
+    const int from_first = job->mesh->replica - work.team.first;
+    if (from_first < 0 || from_first % work.team.step ||
+        from_first / work.team.step >= work.team.size)
+        return STATUS_OK;
+    share_linears(job->model, work.team.size, work.member_of);
+    const float *maxima =
+        job->maxima + (layer - job->layer_begin) * model_layer_channels(job->model);
+    enum status status = fold_layer_decide(job->model, job->config, maxima, &work.fold, error);
+    if (status)
+        return status;
+    const bool writes = from_first == 0;
+    status = writes ? write_layer(&work, error) : do_linears(&work, error);
+    for (int site = 0; writes && !status && site < SITE_COUNT; site++) {
+        const struct site_result result = site_result_of(&work, site);
+        finished(context, &result);
+    }
+    fold_layer_free(&work.fold);
+    return status;
+}
+
+enum status quantize_layers(const struct quantize_job *job,
+                            void (*finished)(void *context, const struct site_result *result),
+                            void *context, struct timing *timing, struct error *error) {
+    enum status status = STATUS_OK;
+    for (int layer = job->layer_begin; !status && layer < job->layer_end; layer++)
+        status = do_layer(job, layer, finished, context, timing, error);
+    if (status)
+        mesh_fault_raise(job->mesh);
+    status = mesh_agree(job->mesh, status, error);
+    mesh_fault_settle(job->mesh);
+    return status;
+}

@@ -1,0 +1,38 @@
+/* Quantization of a stage's layers and their parts of the checkpoint, shared out among its
+ * replicas. */
+#ifndef FPTQ_PIPELINE_QUANTIZE_LAYER_H
+#define FPTQ_PIPELINE_QUANTIZE_LAYER_H
+
+#include "pipeline/config.h"
+#include "pipeline/fold.h"
+#include "pipeline/mesh.h"
+#include "pipeline/timing.h"
+
+/* What became of a site, for the report. Plain data: it travels between ranks as bytes. */
+struct site_result {
+    int layer, site, policy;
+    float range;
+    double weight_error; /* sqrt(sum (w - w_quantized)^2 / sum w^2) over the linears that read it */
+};
+
+struct quantize_job {
+    struct mesh *mesh;
+    const struct model *model;
+    const struct config *config;
+    const struct compute *compute;
+    int layer_begin, layer_end;
+    const float *maxima; /* (layers, model_layer_channels), the same on all replicas */
+};
+
+/* Collective over the mesh. With as many layers as replicas or more, replica j % replicas writes
+ * layer j; with fewer, the replicas of a layer share its linears and send theirs to the one that
+ * writes. Each writing rank calls finished(context, result) for every site of its layers, in order.
+ */
+enum status quantize_layers(const struct quantize_job *job,
+                            void (*finished)(void *context, const struct site_result *result),
+                            void *context, struct timing *timing, struct error *error);
+
+/* "layer-00012" */
+void quantize_part_name(int layer, char name[32]);
+
+#endif

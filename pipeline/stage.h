@@ -1,0 +1,77 @@
+/* A stage: a slice of the model's layers, loaded, and the forward pass of a chunk through it. */
+#ifndef FPTQ_PIPELINE_STAGE_H
+#define FPTQ_PIPELINE_STAGE_H
+
+#include "kernels/attention.h"
+#include "kernels/matmul.h"
+#include "pipeline/architecture.h"
+#include "pipeline/config.h"
+#include "pipeline/fold.h"
+
+struct stage_linear {
+    struct matmul_weight weight; /* (out, in): the mapped file, or `owned` */
+    void *owned;                 /* decoded, reordered or folded copy; NULL when mapped */
+    float *bias;                 /* (out), or NULL */
+};
+
+struct stage_layer {
+    struct stage_linear linears[LINEARS_MAX]; /* by the architecture's order */
+    float *norms[NORM_COUNT];                 /* (hidden) */
+    void *cache;                              /* keys and values of the sequence being worked on */
+};
+
+struct stage {
+    const struct model *model;
+    const struct compute *compute;
+    int layer_begin, layer_end;
+    struct stage_layer *layers; /* [layer - layer_begin] */
+    int64_t chunk_tokens, context;
+    struct attention_shape attention;
+    float *rope_table; /* (context, head_dim) */
+    /* (T, .) work space, T = chunk_tokens */
+    float *normed, *projected[ROLE_COUNT], *attended;
+    struct matmul_packed packed;
+    size_t bytes_weights, bytes_cache, bytes_buffers; /* what was allocated or mapped */
+};
+
+/* Load layers [layer_begin, layer_end) (may be none): 16- and 32-bit tensors are used where they
+ * are mapped; block formats and permuted rows are decoded once, in parallel. Block formats become
+ * bf16, or f32 with PRECISION_F32. Sequences of up to `context` tokens pass in chunks of up to
+ * chunk_tokens. */
+enum status stage_load(const struct model *model, const struct compute *compute, int layer_begin,
+                       int layer_end, int64_t chunk_tokens, int64_t context,
+                       enum run_precision precision, struct stage *stage, struct error *error);
+void stage_free(struct stage *stage);
+
+/* Scratch each thread of the team needs for stages of this model. */
+size_t stage_scratch_bytes(const struct model *model, int64_t chunk_tokens, int64_t context);
+
+/* Called between a layer's parts, so that messages make progress while we compute. */
+struct stage_hook {
+    void (*call)(void *context);
+    void *context;
+};
+
+/* Pass a chunk through the stage's layers: hidden f32 (T, hidden) is changed in place; its tokens
+ * stand at positions position .. position + T - 1 of the sequence whose earlier chunks passed
+ * before. maxima: (layers of the stage, model_layer_channels): the per-channel absolute maxima of
+ * every site are raised to what this chunk has; NULL: not wanted. */
+void stage_forward(struct stage *stage, float *hidden, int64_t position, int64_t tokens,
+                   float *maxima, const struct stage_hook *hook);
+
+/* Replace a loaded layer's weights by folded f32 copies, its biases and norms by folded ones: the
+ * model's function stays (pipeline/fold.h). */
+enum status stage_fold_layer(struct stage *stage, int layer, const struct fold_layer *fold,
+                             struct error *error);
+
+/* hidden f32 (T, hidden) of token ids, from the model's embedding. */
+enum status stage_embed(const struct model *model, const int32_t *ids, int64_t tokens,
+                        float *hidden, struct error *error);
+
+/* logits f32 (T, vocabulary) of the last layer's hidden (T, hidden): final norm and head. For
+ * comparisons with other programs; allocates what it needs. */
+enum status stage_logits(const struct model *model, const struct compute *compute,
+                         enum run_precision precision, const float *hidden, int64_t tokens,
+                         float *logits, struct error *error);
+
+#endif

@@ -1,0 +1,28 @@
+/* Where a rank's time goes. */
+#ifndef FPTQ_PIPELINE_TIMING_H
+#define FPTQ_PIPELINE_TIMING_H
+
+enum section {
+    SECTION_OPEN,     /* open the model, make the plan */
+    SECTION_SAMPLE,   /* read and tokenize the data */
+    SECTION_LOAD,     /* decode the stage's weights */
+    SECTION_COMPUTE,  /* calibration: the forward pass */
+    SECTION_WAIT,     /* calibration: waiting for other stages */
+    SECTION_REDUCE,   /* ranges over replicas */
+    SECTION_QUANTIZE, /* weights to integers, compression */
+    SECTION_WRITE,    /* into the parts */
+    SECTION_ASSEMBLE, /* the checkpoint of the parts */
+    SECTION_COUNT
+};
+
+struct timing {
+    double seconds[SECTION_COUNT];
+};
+
+const char *section_name(enum section section);
+/* Seconds from an arbitrary start. */
+double timing_now(void);
+/* Add the time since *since to a section and set *since to now. */
+void timing_add(struct timing *timing, enum section section, double *since);
+
+#endif

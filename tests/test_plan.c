@@ -1,0 +1,118 @@
+/* The plan: layers are shared out whole, ranks are used, memory and impossible wishes are
+ * respected, and the figures agree with arithmetic done by hand for a small model.
+ *
+ *   test_plan MODEL_FOLDER   (tool_make_model's default: 2 layers, hidden 24, intermediate 20, 6
+ * heads of 8, 2 KV heads, bf16) */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "pipeline/plan.h"
+
+static struct model model;
+static const struct plan_rates rates = {1e9, 1e9, 1e9, 1e9};
+
+static struct config make_config(void) {
+    return (struct config){.calibration = {.samples = 8, .sequence_length = 64, .chunk_tokens = 16},
+                           .quantization = {.group_size = 8, .scale_type = NUMBER_F16}};
+}
+
+static void test_stage_begin(void **state) {
+    (void)state;
+    for (int layers = 1; layers < 40; layers++)
+        for (int stages = 1; stages <= layers; stages++) {
+            assert_int_equal(plan_stage_begin(layers, stages, 0), 0);
+            assert_int_equal(plan_stage_begin(layers, stages, stages), layers);
+            for (int stage = 0; stage < stages; stage++) {
+                const int count = plan_stage_begin(layers, stages, stage + 1) -
+                                  plan_stage_begin(layers, stages, stage);
+                assert_true(count == layers / stages || count == layers / stages + 1);
+            }
+        }
+}
+
+static void test_figures(void **state) {
+    (void)state;
+    /* q 48x24, k and v 16x24, o 24x48, gate and up 20x24, down 24x20 */
+    const double weights = 48 * 24 + 2 * 16 * 24 + 24 * 48 + 3 * 20 * 24;
+    assert_true(plan_layer_flops(&model) == 2 * weights);
+    assert_int_equal(plan_layer_bytes(&model, 0, PRECISION_AUTO), (int64_t)(2 * weights));
+    /* At position 9 a token sees 10 keys: q.k and p.v, 2 flop each for 48 channels. */
+    assert_true(plan_attention_flops(&model, 9) == 4.0 * 10 * 48);
+    struct config config = make_config();
+    config.run.stages = 2;
+    config.run.replicas = 2;
+    struct plan plan;
+    assert_int_equal(plan_make(&model, &config, 4, 1, 1, (int64_t)8 << 30, &rates, &plan, NULL),
+                     STATUS_OK);
+    assert_int_equal(plan.microbatches, 8 / 2 * 64 / 16);
+    assert_int_equal(plan.traffic_bytes, 8 * 64 * 24 * 4);
+    /* Two stages: one microbatch of 16 + 1 is spent filling. */
+    assert_true(plan.idle_share > 1.0 / 17 - 1e-9 && plan.idle_share < 1.0 / 17 + 1e-9);
+}
+
+static void test_choices(void **state) {
+    (void)state;
+    struct config config = make_config();
+    struct plan plan;
+    for (int ranks = 1; ranks <= 16; ranks++) {
+        assert_int_equal(
+            plan_make(&model, &config, ranks, 1, 1, (int64_t)8 << 30, &rates, &plan, NULL),
+            STATUS_OK);
+        assert_true(plan.stages >= 1 && plan.stages <= 2 && plan.replicas >= 1 &&
+                    plan.replicas <= 8 && plan.stages * plan.replicas <= ranks);
+    }
+    assert_int_equal(plan.stages * plan.replicas, 16);
+    /* With more memory for one rank than a whole model needs, but not for two of them, the layers
+     * are split. */
+    config.run.stages = 2;
+    struct error error;
+    assert_int_equal(plan_make(&model, &config, 2, 1, 1, (int64_t)8 << 30, &rates, &plan, &error),
+                     STATUS_OK);
+    assert_int_equal(plan.replicas, 1);
+}
+
+static void expect_refusal(const struct config *config, int ranks, int64_t memory,
+                           const char *words) {
+    struct plan plan;
+    struct error error;
+    assert_int_equal(plan_make(&model, config, ranks, 1, 1, memory, &rates, &plan, &error),
+                     STATUS_INPUT);
+    if (!strstr(error.message, words))
+        fail_msg("\"%s\" is not in: %s", words, error.message);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    const int64_t plenty = (int64_t)8 << 30;
+    struct config config = make_config();
+    expect_refusal(&config, 17, plenty, "more than there is work for");
+    expect_refusal(&config, 1, 1 << 20, "run.memory_limit");
+    config.run.stages = 3;
+    expect_refusal(&config, 4, plenty, "run.stages is 3");
+    config.run.stages = 2;
+    config.run.replicas = 9;
+    expect_refusal(&config, 32, plenty, "run.replicas is 9");
+    config.run.replicas = 4;
+    expect_refusal(&config, 4, plenty, "ask for 8 ranks");
+    config = make_config();
+    config.calibration.sequence_length = 4096;
+    expect_refusal(&config, 1, plenty, "2048 positions");
+}
+
+int main(int count, char **arguments) {
+    if (count != 2 || model_open(arguments[1], &model, NULL))
+        return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_stage_begin),
+        cmocka_unit_test(test_figures),
+        cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_refusals),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    model_close(&model);
+    return failed;
+}

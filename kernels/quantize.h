@@ -47,7 +47,7 @@ int64_t quantize_group_count(const struct quantize_format *format, int64_t colum
  * squared_error, squared_weight: doubles (rows here): sum over the row of (w - (q - z) scale)^2 and of
  *   w^2, folded w, in a fixed order; NULL: not wanted.
  * scratch: quantize_scratch_bytes(columns), 64-byte aligned. */
-void quantize_rows_int4(enum kernel_path path, const struct quantize_format *format,
+int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *format,
                         const struct quantize_source *source, int64_t row_begin, int64_t row_end,
                         uint8_t *packed, float *scales, int8_t *zero_points, double *squared_error,
                         double *squared_weight, void *scratch);

@@ -62,13 +62,11 @@ static enum status write_root(const struct checkpoint_root *root, struct error *
     const struct {
         const char *name, *value;
     } texts[] = {
-        {"format", "fptq-checkpoint"},
         {"method", method_names[root->config->quantization.method]},
         {"model_type", root->model->shape.model_type},
         {"calibration_sha256", root->windows->digest},
         {"tokenizer_sha256", root->tokenizer_digest},
     };
-    status = checkpoint_part_attribute_integer(part, "/", "format_version", 1, error);
     for (size_t i = 0; !status && i < sizeof texts / sizeof texts[0]; i++)
         status = checkpoint_part_attribute_text(part, "/", texts[i].name, texts[i].value, error);
     if (!status)

@@ -113,7 +113,8 @@ struct config_key {
     const char *default_text;    /* in TOML; NULL: required */
     double minimum, maximum;     /* numbers only, both included */
     const char *const *choices;  /* NULL-ended, in the order of the enum */
-    unsigned long not_available; /* bit i: choices[i] is a valid word, not built yet */
+    unsigned long not_available; /* bit i: choices[i] is a valid word, not built yet; for a number:
+                                    1: only 0 is built */
     bool decides_content;        /* is part of config_canonical_text */
     const char *help;            /* one line */
 };

@@ -22,8 +22,9 @@ static void write_string(FILE *out, const char *text) {
 /* The shortest decimal text that reads back as the same float. */
 static void write_float(FILE *out, float value) {
     char text[40];
-    for (int digits = 1; digits <= 9; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, (double)value);
+    const bool plain = value == 0 || (fabsf(value) >= 1e-3f && fabsf(value) < 1e7f);
+    for (int digits = 1; digits <= 12; digits++) {
+        snprintf(text, sizeof text, plain ? "%.*f" : "%.*g", digits, (double)value);
         if (strtof(text, NULL) == value)
             break;
     }

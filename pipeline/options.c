@@ -149,7 +149,7 @@ static const char *const option_texts[] = {
         "      --set SECTION.KEY=VALUE\n"
         "                           replace a value of the configuration file; may be repeated\n",
     ['j'] = "      --json FILE          write the report as JSON too\n",
-    ['r'] = "      --restart            forget the state that an interrupted run has saved\n",
+    ['r'] = "      --restart            start anew, whatever an interrupted run has left\n",
 };
 
 static void print_keys(void) {
@@ -197,8 +197,7 @@ void options_print_help(const struct options *options) {
     if (!options->verb_given || strchr(verbs[options->verb].options, 's'))
         print_keys();
     log_plain("\nExit status: 0 done, 1 the input or configuration is wrong, 2 the command line is "
-              "wrong,\n3 failed while running, 75 stopped with the state saved (run the same "
-              "command again).\n");
+              "wrong,\n3 failed while running.\n");
 }
 
 void options_print_version(void) {

@@ -78,7 +78,8 @@ static enum status write_file(const json_t *root, const char *file, struct error
     FILE *out = fopen(file, "w");
     if (!out)
         return error_set(error, STATUS_FAILED, "%s: %m", file);
-    const int written = json_dumpf(root, out, JSON_SORT_KEYS | JSON_INDENT(2));
+    const int written =
+        json_dumpf(root, out, JSON_SORT_KEYS | JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     const int ended = fputc('\n', out);
     if (fclose(out) != 0 || written != 0 || ended == EOF)
         return error_set(error, STATUS_FAILED, "%s: cannot be written: %m", file);

@@ -75,7 +75,7 @@ static void test_values(void **state) {
         "compression = \"zstd\"\n"
         "[quantization]\nmethod = \"rtn\"\ngroup_size = 0\nsymmetric = true\nrange = \"amax/7\"\n"
         "scale_type = \"f32\"\nv0 = 1\nv1 = inf\nequalization = \"log1p\"\nc = 0.5\n"
-        "[run]\nthreads = 3\nmemory_limit = \"6GiB\"\ntime_limit = \"1.5h\"\nisa = \"avx2\"\n"
+        "[run]\nthreads = 3\nmemory_limit = \"6GiB\"\ntime_limit = \"0h\"\nisa = \"avx2\"\n"
         "precision = \"f32\"\n";
     struct config config;
     struct error error;
@@ -95,7 +95,6 @@ static void test_values(void **state) {
     assert_int_equal(config.quantization.equalization, EQUALIZE_LOG1P);
     assert_int_equal(config.run.threads, 3);
     assert_int_equal(config.run.memory_limit, INT64_C(6) << 30);
-    assert_int_equal(config.run.time_limit, 5400);
     assert_string_equal(config.run.isa, "avx2");
     assert_int_equal(config.run.precision, PRECISION_F32);
     config_free(&config);
@@ -167,7 +166,8 @@ static void test_refusals(void **state) {
             "dir/run.toml:8: run.memory_limit must be bytes");
     refused(LEAST "[run]\nmemory_limit = \"-1GB\"", NULL, "run.memory_limit must be bytes");
     refused(LEAST "[run]\nmemory_limit = \"99999999TiB\"", NULL, "run.memory_limit must be bytes");
-    refused(LEAST "[run]\ntime_limit = \"\"", NULL, "run.time_limit must be seconds");
+    refused(LEAST "[run]\ntime_limit = \"\"", NULL, "run.time_limit must be ");
+    refused(LEAST "[run]\ntime_limit = \"2h\"", NULL, "run.time_limit is not available");
     refused("[calibration]\ndata = []", NULL, "calibration.data is an empty list");
     refused("[calibration]\ndata = [1]", NULL, "calibration.data must be a list of paths");
     refused("[calibration]\ndata = [\"a\", \"\"]", NULL, "calibration.data has an empty path");
@@ -192,7 +192,7 @@ static void test_texts(void **state) {
     struct error error;
     static const char least[] = "[model]\npath = \"we \\\"i\\\\rd\\u0007\"\n[calibration]\ndata = "
                                 "[\"a\", \"b\"]\n[output]\ncheckpoint = \"o.h5\"\n"
-                                "[quantization]\nv0 = 0.1\nv1 = inf\n";
+                                "[quantization]\nv0 = 0.1\nv1 = inf\nc = 150\n";
     assert_int_equal(parse(&config, least, NULL, &error), STATUS_OK);
     char *full, *repeated, *canonical;
     assert_int_equal(config_full_text(&config, &full, &error), STATUS_OK);
@@ -207,7 +207,7 @@ static void test_texts(void **state) {
     assert_non_null(strstr(canonical, "path = \"we \\\"i\\\\rd\\u0007\"\n"));
     assert_non_null(strstr(canonical, "data = [\"a\", \"b\"]\n"));
     assert_non_null(strstr(canonical, "v0 = 0.1\nv1 = inf\n"));
-    assert_non_null(strstr(canonical, "c = 1.0\n"));
+    assert_non_null(strstr(canonical, "c = 150.0\n"));
     assert_null(strstr(canonical, "chunk_tokens"));
     assert_null(strstr(canonical, "threads"));
     assert_null(strstr(canonical, "checkpoint"));

@@ -2,13 +2,12 @@
 
 #include "kernels/matmul_kernel.h"
 
-enum { VECTOR = 8, K_BLOCK = 256, PANEL_STRIDE = K_BLOCK + VECTOR };
+enum { LINE = 16, VECTOR = 8, K_BLOCK = 256, PANEL_STRIDE = K_BLOCK + VECTOR };
 
 /* The first `count` of 8 lanes; count may be beyond 0 .. 8. */
 static inline __m256i mask8(int64_t count) {
     const int wanted = count >= 8 ? 8 : count <= 0 ? 0 : (int)count;
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(wanted),
-                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(wanted), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
 /* 8 x 8: row i, column j becomes row j, column i. */
@@ -35,9 +34,8 @@ static inline __attribute__((always_inline)) void transpose8(__m256 r[8]) {
 }
 
 /* y (columns, rows; row stride) = x (rows, columns; row stride) transposed, at most 8 x 8. */
-static inline __attribute__((always_inline)) void load8(__m256 r[8], const float *x,
-                                                        int64_t stride, int64_t rows,
-                                                        int64_t columns) {
+static inline __attribute__((always_inline)) void load8(__m256 r[8], const float *x, int64_t stride,
+                                                        int64_t rows, int64_t columns) {
     const __m256i mask = mask8(columns);
 #pragma GCC unroll 8
     for (int i = 0; i < VECTOR; i++)
@@ -111,9 +109,8 @@ static void load(void *panel_row, const void *w, enum number_type type, int64_t 
 
 /* One chain of fused multiply-adds in ascending k for each of rows x vectors * 8 sums. */
 static inline __attribute__((always_inline)) void
-multiply(const int rows, const int vectors, float *sum, const void *panel, const void *x,
-         int64_t count, bool first) {
-    const float *w = panel, *columns = x;
+multiply(const int rows, const int vectors, float *sum, const char *w, int64_t w_stride,
+         const float *x, int64_t count, bool first, const char *ahead) {
     __m256 total[12][2];
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
@@ -121,19 +118,29 @@ multiply(const int rows, const int vectors, float *sum, const void *panel, const
         for (int v = 0; v < vectors; v++)
             total[n][v] = first ? _mm256_setzero_ps()
                                 : _mm256_loadu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
-    for (int64_t k = 0; k < count; k++) {
-        __m256 column[2];
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++)
-            column[v] = _mm256_loadu_ps(columns + v * VECTOR);
+    while (count > 0) {
+        const int64_t line = count < LINE ? count : LINE;
 #pragma GCC unroll 12
-        for (int n = 0; n < rows; n++) {
-            const __m256 weight = _mm256_broadcast_ss(w + n * PANEL_STRIDE + k);
+        for (int n = 0; n < rows; n++)
+            __builtin_prefetch(ahead + n * w_stride, 0, 2);
+        for (int64_t k = 0; k < line; k++) {
+            __m256 column[2];
 #pragma GCC unroll 2
             for (int v = 0; v < vectors; v++)
-                total[n][v] = _mm256_fmadd_ps(weight, column[v], total[n][v]);
+                column[v] = _mm256_loadu_ps(x + v * VECTOR);
+#pragma GCC unroll 12
+            for (int n = 0; n < rows; n++) {
+                float weight;
+                memcpy(&weight, w + n * w_stride, sizeof weight);
+#pragma GCC unroll 2
+                for (int v = 0; v < vectors; v++)
+                    total[n][v] = _mm256_fmadd_ps(_mm256_set1_ps(weight), column[v], total[n][v]);
+            }
+            w += sizeof(float);
+            x += vectors * VECTOR;
         }
-        columns += vectors * VECTOR;
+        ahead += LINE * sizeof(float);
+        count -= line;
     }
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
@@ -142,13 +149,13 @@ multiply(const int rows, const int vectors, float *sum, const void *panel, const
             _mm256_storeu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR, total[n][v]);
 }
 
-static void multiply_1(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(12, 1, sum, panel, x, count, first);
-}
-
-static void multiply_2(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(6, 2, sum, panel, x, count, first);
-}
+#define MULTIPLY(rows, vectors)                                                                    \
+    static void multiply_##vectors(float *sum, const void *w, int64_t w_stride, const void *x,     \
+                                   int64_t count, bool first, const void *ahead) {                 \
+        multiply(rows, vectors, sum, w, w_stride, x, count, first, ahead);                         \
+    }
+MULTIPLY(12, 1)
+MULTIPLY(6, 2)
 
 static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns) {
     for (int64_t m = 0; m < columns; m += VECTOR) {
@@ -166,7 +173,8 @@ static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, in
 }
 
 const struct matmul_kernel matmul_avx2 = {
-    .element = sizeof(float),
+    .element = NUMBER_F32,
+    .direct = true,
     .width = 2 * VECTOR,
     .vector = VECTOR,
     .k_multiple = 1,

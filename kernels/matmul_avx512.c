@@ -1,7 +1,7 @@
 #include "kernels/matmul_kernel.h"
 #include "kernels/vector_avx512.h"
 
-enum { VECTOR = 16, K_BLOCK = 256, PANEL_STRIDE = K_BLOCK + VECTOR };
+enum { LINE = 16, VECTOR = 16, K_BLOCK = 256, PANEL_STRIDE = K_BLOCK + VECTOR };
 
 /* Round to bf16 and widen again, as number_to_bf16 does. */
 static inline __m512i round_to_bf16(__m512i x) {
@@ -24,8 +24,8 @@ static void pack(void *tile, int64_t width, const float *x, int64_t stride, int6
 #pragma GCC unroll 16
         for (int m = 0; m < VECTOR; m++) {
             r[m] = _mm512_maskz_loadu_epi32(present >> m & 1 ? wanted : 0, x + m * stride + k);
-            magnitude = _mm512_max_epu32(
-                magnitude, _mm512_and_si512(r[m], _mm512_set1_epi32(0x7fffffff)));
+            magnitude =
+                _mm512_max_epu32(magnitude, _mm512_and_si512(r[m], _mm512_set1_epi32(0x7fffffff)));
             if (round)
                 r[m] = round_to_bf16(r[m]);
         }
@@ -61,9 +61,8 @@ static void load(void *panel_row, const void *w, enum number_type type, int64_t 
 
 /* One chain of fused multiply-adds in ascending k for each of rows x vectors * 16 sums. */
 static inline __attribute__((always_inline)) void
-multiply(const int rows, const int vectors, float *sum, const void *panel, const void *x,
-         int64_t count, bool first) {
-    const float *w = panel, *columns = x;
+multiply(const int rows, const int vectors, float *sum, const char *w, int64_t w_stride,
+         const float *x, int64_t count, bool first, const char *ahead) {
     __m512 total[12][4];
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
@@ -71,19 +70,29 @@ multiply(const int rows, const int vectors, float *sum, const void *panel, const
         for (int v = 0; v < vectors; v++)
             total[n][v] = first ? _mm512_setzero_ps()
                                 : _mm512_loadu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
-    for (int64_t k = 0; k < count; k++) {
-        __m512 column[4];
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++)
-            column[v] = _mm512_loadu_ps(columns + v * VECTOR);
+    while (count > 0) {
+        const int64_t line = count < LINE ? count : LINE;
 #pragma GCC unroll 12
-        for (int n = 0; n < rows; n++) {
-            const __m512 weight = _mm512_set1_ps(w[n * PANEL_STRIDE + k]);
+        for (int n = 0; n < rows; n++)
+            __builtin_prefetch(ahead + n * w_stride, 0, 2);
+        for (int64_t k = 0; k < line; k++) {
+            __m512 column[4];
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++)
-                total[n][v] = _mm512_fmadd_ps(weight, column[v], total[n][v]);
+                column[v] = _mm512_loadu_ps(x + v * VECTOR);
+#pragma GCC unroll 12
+            for (int n = 0; n < rows; n++) {
+                float weight;
+                memcpy(&weight, w + n * w_stride, sizeof weight);
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++)
+                    total[n][v] = _mm512_fmadd_ps(_mm512_set1_ps(weight), column[v], total[n][v]);
+            }
+            w += sizeof(float);
+            x += vectors * VECTOR;
         }
-        columns += vectors * VECTOR;
+        ahead += LINE * sizeof(float);
+        count -= line;
     }
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
@@ -92,28 +101,23 @@ multiply(const int rows, const int vectors, float *sum, const void *panel, const
             _mm512_storeu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR, total[n][v]);
 }
 
-static void multiply_1(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(12, 1, sum, panel, x, count, first);
-}
-
-static void multiply_2(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(12, 2, sum, panel, x, count, first);
-}
-
-static void multiply_3(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(6, 3, sum, panel, x, count, first);
-}
-
-static void multiply_4(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(6, 4, sum, panel, x, count, first);
-}
+#define MULTIPLY(rows, vectors)                                                                    \
+    static void multiply_##vectors(float *sum, const void *w, int64_t w_stride, const void *x,     \
+                                   int64_t count, bool first, const void *ahead) {                 \
+        multiply(rows, vectors, sum, w, w_stride, x, count, first, ahead);                         \
+    }
+MULTIPLY(12, 1)
+MULTIPLY(12, 2)
+MULTIPLY(6, 3)
+MULTIPLY(6, 4)
 
 static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns) {
     vector_transpose_f32(y, y_stride, sum, MATMUL_SUM_STRIDE, rows, columns);
 }
 
 const struct matmul_kernel matmul_avx512 = {
-    .element = sizeof(float),
+    .element = NUMBER_F32,
+    .direct = true,
     .width = 4 * VECTOR,
     .vector = VECTOR,
     .k_multiple = 1,

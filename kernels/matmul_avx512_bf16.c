@@ -1,17 +1,17 @@
 #include "kernels/matmul_kernel.h"
 #include "kernels/vector_avx512.h"
 
-enum { VECTOR = 16, PAIR = 2, K_BLOCK = 512, PANEL_STRIDE = K_BLOCK + 2 * VECTOR };
+enum { LINE = 32, VECTOR = 16, PAIR = 2, K_BLOCK = 512, PANEL_STRIDE = K_BLOCK + 2 * VECTOR };
 
 /* 32 k of one row, the first `count` present, rounded to bf16: 16 pairs. */
 static inline __m512i pack_pairs(const float *x, int64_t count, __m512i *magnitude) {
     const __m512i sign_off = _mm512_set1_epi32(0x7fffffff);
     const __m512 low = _mm512_maskz_loadu_ps(vector_mask16(count), x);
     const __m512 high = _mm512_maskz_loadu_ps(vector_mask16(count - VECTOR), x + VECTOR);
-    magnitude[0] = _mm512_max_epu32(
-        magnitude[0], _mm512_and_si512(_mm512_castps_si512(low), sign_off));
-    magnitude[1] = _mm512_max_epu32(
-        magnitude[1], _mm512_and_si512(_mm512_castps_si512(high), sign_off));
+    magnitude[0] =
+        _mm512_max_epu32(magnitude[0], _mm512_and_si512(_mm512_castps_si512(low), sign_off));
+    magnitude[1] =
+        _mm512_max_epu32(magnitude[1], _mm512_and_si512(_mm512_castps_si512(high), sign_off));
     return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
@@ -69,9 +69,8 @@ static void load(void *panel_row, const void *w, enum number_type type, int64_t 
 
 /* One chain of dot instructions, a pair of k each, for each of rows x vectors * 16 sums. */
 static inline __attribute__((always_inline)) void
-multiply(const int rows, const int vectors, float *sum, const void *panel, const void *x,
-         int64_t count, bool first) {
-    const uint16_t *w = panel, *columns = x;
+multiply(const int rows, const int vectors, float *sum, const char *w, int64_t w_stride,
+         const uint16_t *x, int64_t count, bool first, const char *ahead) {
     __m512 total[12][4];
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
@@ -79,21 +78,30 @@ multiply(const int rows, const int vectors, float *sum, const void *panel, const
         for (int v = 0; v < vectors; v++)
             total[n][v] = first ? _mm512_setzero_ps()
                                 : _mm512_loadu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
-    for (int64_t k = 0; k < count; k += PAIR) {
-        __m512bh column[4];
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++)
-            column[v] = (__m512bh)_mm512_loadu_si512(columns + v * PAIR * VECTOR);
+    while (count > 0) {
+        const int64_t line = count < LINE ? count : LINE;
 #pragma GCC unroll 12
-        for (int n = 0; n < rows; n++) {
-            int pair;
-            memcpy(&pair, w + n * PANEL_STRIDE + k, sizeof pair);
-            const __m512bh weight = (__m512bh)_mm512_set1_epi32(pair);
+        for (int n = 0; n < rows; n++)
+            __builtin_prefetch(ahead + n * w_stride, 0, 2);
+        for (int64_t k = 0; k < line; k += PAIR) {
+            __m512bh column[4];
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++)
-                total[n][v] = _mm512_dpbf16_ps(total[n][v], weight, column[v]);
+                column[v] = (__m512bh)_mm512_loadu_si512(x + v * PAIR * VECTOR);
+#pragma GCC unroll 12
+            for (int n = 0; n < rows; n++) {
+                int pair;
+                memcpy(&pair, w + n * w_stride, sizeof pair);
+                const __m512bh weight = (__m512bh)_mm512_set1_epi32(pair);
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++)
+                    total[n][v] = _mm512_dpbf16_ps(total[n][v], weight, column[v]);
+            }
+            w += PAIR * sizeof(uint16_t);
+            x += vectors * PAIR * VECTOR;
         }
-        columns += vectors * PAIR * VECTOR;
+        ahead += LINE * sizeof(uint16_t);
+        count -= line;
     }
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
@@ -102,28 +110,23 @@ multiply(const int rows, const int vectors, float *sum, const void *panel, const
             _mm512_storeu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR, total[n][v]);
 }
 
-static void multiply_1(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(12, 1, sum, panel, x, count, first);
-}
-
-static void multiply_2(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(12, 2, sum, panel, x, count, first);
-}
-
-static void multiply_3(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(6, 3, sum, panel, x, count, first);
-}
-
-static void multiply_4(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(6, 4, sum, panel, x, count, first);
-}
+#define MULTIPLY(rows, vectors)                                                                    \
+    static void multiply_##vectors(float *sum, const void *w, int64_t w_stride, const void *x,     \
+                                   int64_t count, bool first, const void *ahead) {                 \
+        multiply(rows, vectors, sum, w, w_stride, x, count, first, ahead);                         \
+    }
+MULTIPLY(12, 1)
+MULTIPLY(12, 2)
+MULTIPLY(6, 3)
+MULTIPLY(6, 4)
 
 static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns) {
     vector_transpose_f32(y, y_stride, sum, MATMUL_SUM_STRIDE, rows, columns);
 }
 
 const struct matmul_kernel matmul_avx512_bf16 = {
-    .element = sizeof(uint16_t),
+    .element = NUMBER_BF16,
+    .direct = true,
     .width = 4 * VECTOR,
     .vector = VECTOR,
     .k_multiple = PAIR,

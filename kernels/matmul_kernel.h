@@ -1,10 +1,10 @@
 /* Inside kernels/matmul: what an instruction path brings to the driver in matmul.c.
  *
  * The product is computed transposed. Rows of W are the broadcast operand (AMX: operand A) as they
- * lie; X is packed into vectors over m. Two kinds of element: f32, X packed as [k][m]; bf16, X packed
- * as [k / 2][m][2], the two k of a pair side by side. X is cut into tiles of `width` m, each tile
- * being [K][width] contiguous; the last tile is as narrow as a multiple of `vector` allows. Absent m,
- * and absent k up to a multiple of `k_multiple`, are zeros. */
+ * lie; X is packed into vectors over m. Two kinds of element: f32, X packed as [k][m]; bf16, X
+ * packed as [k / 2][m][2], the two k of a pair side by side. X is cut into tiles of `width` m, each
+ * tile being [K][width] contiguous; the last tile is as narrow as a multiple of `vector` allows.
+ * Absent m, and absent k up to a multiple of `k_multiple`, are zeros. */
 #ifndef FPTQ_KERNELS_MATMUL_KERNEL_H
 #define FPTQ_KERNELS_MATMUL_KERNEL_H
 
@@ -21,7 +21,8 @@ enum {
 enum matmul_part { MATMUL_HIGH, MATMUL_LOW };
 
 struct matmul_kernel {
-    int64_t element;      /* bytes of an element of packed X and of a panel: 4 or 2 */
+    enum number_type element; /* of packed X and of panels: NUMBER_F32 or NUMBER_BF16 */
+    bool direct; /* W whose type is `element` is read where it lies, not from a panel */
     int64_t width, vector, k_multiple;
     int64_t k_block;      /* k of a panel, a multiple of k_multiple */
     int64_t panel_stride; /* bytes from one row of a panel to the next */
@@ -41,9 +42,12 @@ struct matmul_kernel {
     void (*load)(void *panel_row, const void *w, enum number_type type, int64_t count,
                  enum matmul_part part);
     /* sum (tile_rows, vectors * vector; row stride MATMUL_SUM_STRIDE) of a tile = (first ? 0 : sum)
-     * + panel (tile_rows, count) . x tile [count][vectors * vector]; [vectors - 1]. */
-    void (*multiply[4])(float *sum, const void *panel, const void *x, int64_t count, bool first);
-    /* y (columns, rows; row stride) = sum (rows, columns; row stride MATMUL_SUM_STRIDE) transposed. */
+     * + w (tile_rows, count; rows w_stride bytes apart) . x tile [count][vectors * vector], by
+     * [vectors - 1]. Rows as long and as far apart from `ahead` on are fetched into the cache. */
+    void (*multiply[4])(float *sum, const void *w, int64_t w_stride, const void *x, int64_t count,
+                        bool first, const void *ahead);
+    /* y (columns, rows; row stride) = sum (rows, columns; row stride MATMUL_SUM_STRIDE) transposed.
+     */
     void (*store)(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns);
 };
 

@@ -38,34 +38,31 @@ static void load(void *panel_row, const void *w, enum number_type type, int64_t 
     number_widen(panel_row, w, type, (size_t)count);
 }
 
-static inline void multiply(int64_t width, float *sum, const void *panel, const void *x,
-                            int64_t count, bool first) {
-    const float *w = panel, *vectors = x;
-    for (int64_t row = 0; row < ROWS; row++, sum += MATMUL_SUM_STRIDE, w += K_BLOCK) {
+static inline void multiply(int64_t width, float *sum, const char *w, int64_t w_stride,
+                            const float *x, int64_t count, bool first) {
+    for (int64_t row = 0; row < ROWS; row++, sum += MATMUL_SUM_STRIDE, w += w_stride) {
         for (int64_t m = 0; m < width; m++) {
             float total = first ? 0.0f : sum[m];
-            for (int64_t k = 0; k < count; k++)
-                total = fmaf(w[k], vectors[k * width + m], total);
+            for (int64_t k = 0; k < count; k++) {
+                float weight;
+                memcpy(&weight, w + k * (int64_t)sizeof weight, sizeof weight);
+                total = fmaf(weight, x[k * width + m], total);
+            }
             sum[m] = total;
         }
     }
 }
 
-static void multiply_1(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(VECTOR, sum, panel, x, count, first);
-}
-
-static void multiply_2(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(2 * VECTOR, sum, panel, x, count, first);
-}
-
-static void multiply_3(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(3 * VECTOR, sum, panel, x, count, first);
-}
-
-static void multiply_4(float *sum, const void *panel, const void *x, int64_t count, bool first) {
-    multiply(4 * VECTOR, sum, panel, x, count, first);
-}
+#define MULTIPLY(vectors)                                                                          \
+    static void multiply_##vectors(float *sum, const void *w, int64_t w_stride, const void *x,     \
+                                   int64_t count, bool first, const void *ahead) {                 \
+        (void)ahead;                                                                               \
+        multiply(vectors *VECTOR, sum, w, w_stride, x, count, first);                              \
+    }
+MULTIPLY(1)
+MULTIPLY(2)
+MULTIPLY(3)
+MULTIPLY(4)
 
 static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns) {
     for (int64_t m = 0; m < columns; m++)
@@ -74,7 +71,8 @@ static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, in
 }
 
 const struct matmul_kernel matmul_portable = {
-    .element = sizeof(float),
+    .element = NUMBER_F32,
+    .direct = true,
     .width = 4 * VECTOR,
     .vector = VECTOR,
     .k_multiple = 1,

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 static const char *const path_names[PATH_COUNT] = {
-    [PATH_PORTABLE] = "portable", [PATH_AVX2] = "avx2", [PATH_AVX512] = "avx512",
+    [PATH_PORTABLE] = "portable",       [PATH_AVX2] = "avx2", [PATH_AVX512] = "avx512",
     [PATH_AVX512_BF16] = "avx512-bf16", [PATH_AMX] = "amx",
 };
 
@@ -68,8 +68,7 @@ static bool has_avx512(void) {
 
 static bool has_avx512_bf16(void) {
     const unsigned avx512_bf16 = 1u << 5;
-    return has(query(7, 1).eax, avx512_bf16) &&
-           has(query(7, 0).ecx, bit_AVX512VNNI | bit_GFNI);
+    return has(query(7, 1).eax, avx512_bf16) && has(query(7, 0).ecx, bit_AVX512VNNI | bit_GFNI);
 }
 
 /* Tile registers must be asked for, once per process; asking again changes nothing. */

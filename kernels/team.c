@@ -6,8 +6,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-/* A thread looks this often (with a pause) for something to do before it sleeps: a few microseconds,
- * the time between two products of a layer, and less than waking costs. */
+/* A thread looks this often (with a pause) for something to do before it sleeps: a few
+ * microseconds, the time between two products of a layer, and less than waking costs. */
 enum { SPINS = 400 };
 
 /* One word says which task runs and who is in it, so that a thread that wakes late can neither join
@@ -154,8 +154,8 @@ void team_for(struct team *team, int64_t count, int64_t grain,
     wait_until_empty(team);
 }
 
-/* Threads take no signals that are sent to the process: those are the main thread's. Faults of their
- * own instructions they do take. */
+/* Threads take no signals that are sent to the process: those are the main thread's. Faults of
+ * their own instructions they do take. */
 static bool start_members(struct team *team) {
     sigset_t sent, before;
     sigfillset(&sent);

@@ -2,6 +2,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
+
 #include <cmocka.h>
 
 #include "kernels/matmul.h"
@@ -28,8 +30,8 @@ static struct problem problem_create(struct random *random, int64_t m, int64_t n
     struct problem p = {.m = m, .n = n, .k = k, .precision = precision};
     p.x_stride = k + random_integer(random, 0, 3);
     p.y_stride = n + random_integer(random, 0, 3);
-    p.w = (struct matmul_weight){.type = type, .rows = n, .columns = k,
-                                 .stride = k + random_integer(random, 0, 3)};
+    p.w = (struct matmul_weight){
+        .type = type, .rows = n, .columns = k, .stride = k + random_integer(random, 0, 3)};
     const size_t size = number_size(type);
     p.weights = malloc((size_t)((n - 1) * p.w.stride + k) * size);
     p.x = malloc((size_t)((m - 1) * p.x_stride + k) * sizeof(float));
@@ -55,18 +57,21 @@ static void problem_free(struct problem *p) {
     free(p->wide);
 }
 
-/* Y (m, n), rows y_stride apart, of rows m_begin .. m_end - 1 of X and n_begin .. n_end - 1 of W. */
+/* Y (m, n), rows y_stride apart, of rows m_begin .. m_end - 1 of X and n_begin .. n_end - 1 of W.
+ */
 static void multiply_part(const struct problem *p, enum kernel_path path, struct team *team,
-                          float *y, float *maxima, int64_t m_begin, int64_t m_end,
-                          int64_t n_begin, int64_t n_end) {
+                          float *y, float *maxima, int64_t m_begin, int64_t m_end, int64_t n_begin,
+                          int64_t n_end) {
     const struct compute compute = {.path = path, .team = team};
     const int64_t rows = m_end - m_begin;
     struct matmul_packed packed = {
         .data = allocate(matmul_packed_bytes(path, p->precision, rows, p->k))};
     const struct matmul_weight w = {
-        .data = (const char *)p->w.data +
-                (size_t)(n_begin * p->w.stride) * number_size(p->w.type),
-        .type = p->w.type, .rows = n_end - n_begin, .columns = p->k, .stride = p->w.stride};
+        .data = (const char *)p->w.data + (size_t)(n_begin * p->w.stride) * number_size(p->w.type),
+        .type = p->w.type,
+        .rows = n_end - n_begin,
+        .columns = p->k,
+        .stride = p->w.stride};
     const float *x = p->x + m_begin * p->x_stride;
     float *part = y + m_begin * p->y_stride + n_begin;
     if (team != NULL) {
@@ -126,9 +131,9 @@ static void assert_near(const struct problem *p, const float *y) {
 
 static struct problem problem_any(struct random *random, enum number_type type,
                                   enum matmul_precision precision) {
-    static const int64_t shapes[][3] = {
-        {1, 1, 1},     {1, 7, 513},  {2, 1, 2},     {15, 13, 31},   {16, 96, 64},
-        {17, 50, 129}, {33, 5, 700}, {64, 12, 256}, {257, 49, 300}, {300, 97, 33}};
+    static const int64_t shapes[][3] = {{1, 1, 1},      {1, 7, 513},   {2, 1, 2},    {15, 13, 31},
+                                        {16, 96, 64},   {17, 50, 129}, {33, 5, 700}, {64, 12, 256},
+                                        {257, 49, 300}, {300, 97, 33}};
     enum { FIXED = sizeof shapes / sizeof *shapes };
     const int64_t i = random_integer(random, 0, 2 * FIXED - 1);
     if (i < FIXED)
@@ -216,10 +221,9 @@ static void results_depend_on_the_path_alone(void **state) {
         for (int path = 0; path < PATH_COUNT; path++) {
             if (!runs(path))
                 continue;
-            struct problem p =
-                problem_create(&random, random_integer(&random, 2, 300),
-                               random_integer(&random, 2, 150), random_integer(&random, 1, 1100),
-                               kinds[kind].type, kinds[kind].precision);
+            struct problem p = problem_create(
+                &random, random_integer(&random, 2, 300), random_integer(&random, 2, 150),
+                random_integer(&random, 1, 1100), kinds[kind].type, kinds[kind].precision);
             float *whole = multiply(&p, (enum kernel_path)path, NULL);
             for (int threads = 1; threads <= 3; threads++) {
                 struct team *team = team_create(threads, matmul_scratch_bytes());
@@ -275,13 +279,14 @@ static void maxima_are_exact_and_keep_nan(void **state) {
     struct team *team = team_create(3, matmul_scratch_bytes());
     for (int round = 0; round < 4; round++) {
         for (int precision = 0; precision < 2; precision++) {
-            struct problem p = problem_create(
-                &random, random_integer(&random, 2, 200), 1, random_integer(&random, 1, 600),
-                NUMBER_BF16, (enum matmul_precision)precision);
+            struct problem p = problem_create(&random, random_integer(&random, 2, 200), 1,
+                                              random_integer(&random, 1, 600), NUMBER_BF16,
+                                              (enum matmul_precision)precision);
             for (int i = 0; i < 6; i++)
                 p.x[random_integer(&random, 0, p.m - 1) * p.x_stride +
-                    random_integer(&random, 0, p.k - 1)] =
-                    i % 3 == 0 ? NAN : i % 3 == 1 ? -INFINITY : -NAN;
+                    random_integer(&random, 0, p.k - 1)] = i % 3 == 0   ? NAN
+                                                           : i % 3 == 1 ? -INFINITY
+                                                                        : -NAN;
             for (int path = 0; path < PATH_COUNT; path++) {
                 if (!runs(path))
                     continue;

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "kernels/number.h"
@@ -17,8 +18,9 @@ static double value_of(uint32_t bits, int mantissa_bits, int exponent_bits) {
     const double sign = bits >> (mantissa_bits + exponent_bits) ? -1.0 : 1.0;
     if (exponent == (1 << exponent_bits) - 1)
         return mantissa ? (double)NAN : sign * (double)INFINITY;
-    return exponent == 0 ? sign * ldexp(mantissa, 1 - bias - mantissa_bits)
-                         : sign * ldexp(mantissa + (1 << mantissa_bits), exponent - bias - mantissa_bits);
+    return exponent == 0
+               ? sign * ldexp(mantissa, 1 - bias - mantissa_bits)
+               : sign * ldexp(mantissa + (1 << mantissa_bits), exponent - bias - mantissa_bits);
 }
 
 static void same(double expected, float found) {
@@ -83,7 +85,7 @@ static void numbers_are_rounded_half_to_even(void **state) {
         uint32_t bits = (uint32_t)random_bits(&random);
         if (i % 3 == 1)
             bits &= 0xffff8000u; /* ties of bf16 */
-        if (i % 3 == 2) /* ties of f16, within its range */
+        if (i % 3 == 2)          /* ties of f16, within its range */
             bits = (bits & 0x80fff000u) | (uint32_t)random_integer(&random, 100, 144) << 23;
         memcpy(&source[i], &bits, sizeof bits);
     }

@@ -1,0 +1,247 @@
+/* The dense product against oneDNN's and against the peak of the path's instruction.
+ *
+ * Weights come from memory: each call takes the next of enough matrices to exceed the last-level
+ * cache. Figures are the best of several calls, in GFLOP/s. `ours` counts packing X, `run` does
+ * not; oneDNN gets X in its own type already, `packed` also W in the layout that it likes best.
+ * Usage: bench_dense [PATH [THREADS...]] */
+#include <dnnl.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernels/matmul.h"
+#include "tests/bench/measure.h"
+
+enum { MAX_MATRICES = 16, CALLS = 12 };
+
+struct shape {
+    int64_t m, k, n;
+};
+
+struct weights {
+    int count;
+    void *matrices[MAX_MATRICES];
+};
+
+static void *allocate(size_t bytes) {
+    void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (memory == NULL) {
+        fprintf(stderr, "bench_dense: out of memory\n");
+        exit(3);
+    }
+    return memory;
+}
+
+static void fill(void *values, enum number_type type, int64_t count) {
+    uint32_t state = 1;
+    for (int64_t i = 0; i < count; i++) {
+        state = state * 1664525u + 1013904223u;
+        const float value = (float)(int32_t)state * 0x1p-31f;
+        number_narrow((char *)values + (size_t)i * number_size(type), &value, type, 1);
+    }
+}
+
+static struct weights weights_create(const struct shape *shape, enum number_type type) {
+    const size_t bytes = (size_t)(shape->n * shape->k) * number_size(type);
+    const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    const size_t wanted = 2 * (size_t)(cache > 0 ? cache : 32 << 20) / bytes + 2;
+    struct weights weights = {.count = (int)(wanted < MAX_MATRICES ? wanted : MAX_MATRICES)};
+    for (int i = 0; i < weights.count; i++) {
+        weights.matrices[i] = allocate(bytes);
+        if (i == 0)
+            fill(weights.matrices[0], type, shape->n * shape->k);
+        else
+            memcpy(weights.matrices[i], weights.matrices[0], bytes);
+    }
+    return weights;
+}
+
+static void weights_free(struct weights *weights) {
+    for (int i = 0; i < weights->count; i++)
+        free(weights->matrices[i]);
+}
+
+static double gigaflops(const struct shape *shape, double seconds) {
+    return 2e-9 * (double)shape->m * (double)shape->n * (double)shape->k / seconds;
+}
+
+struct figures {
+    double ours, run;
+};
+
+static struct figures measure_ours(const struct compute *compute, const struct shape *shape,
+                                   const struct weights *weights, enum number_type type,
+                                   enum matmul_precision precision) {
+    float *x = allocate((size_t)(shape->m * shape->k) * sizeof *x);
+    float *y = allocate((size_t)(shape->m * shape->n) * sizeof *y);
+    float *maxima = calloc((size_t)shape->k, sizeof *maxima);
+    struct matmul_packed packed = {
+        .data = allocate(matmul_packed_bytes(compute->path, precision, shape->m, shape->k))};
+    double best = 1e9, best_run = 1e9;
+    fill(x, NUMBER_F32, shape->m * shape->k);
+    for (int i = 0; i < CALLS; i++) {
+        const struct matmul_weight w = {.data = weights->matrices[i % weights->count],
+                                        .type = type,
+                                        .rows = shape->n,
+                                        .columns = shape->k,
+                                        .stride = shape->k};
+        const double begin = measure_seconds();
+        matmul_pack(compute, &packed, x, shape->m, shape->k, shape->k, precision, maxima);
+        const double packed_at = measure_seconds();
+        matmul_run(compute, y, shape->n, &packed, &w);
+        const double end = measure_seconds();
+        best = end - begin < best ? end - begin : best;
+        best_run = end - packed_at < best_run ? end - packed_at : best_run;
+    }
+    free(packed.data);
+    free(maxima);
+    free(y);
+    free(x);
+    return (struct figures){gigaflops(shape, best), gigaflops(shape, best_run)};
+}
+
+static void check(dnnl_status_t status, const char *what) {
+    if (status != dnnl_success) {
+        fprintf(stderr, "bench_dense: oneDNN: %s failed (%d)\n", what, (int)status);
+        exit(3);
+    }
+}
+
+struct onednn {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    dnnl_primitive_desc_t description;
+    dnnl_primitive_t primitive;
+    dnnl_memory_t x, y;
+    int count;
+    dnnl_memory_t w[MAX_MATRICES];
+};
+
+static dnnl_memory_t memory_create(struct onednn *one, int argument, void *data) {
+    const dnnl_memory_desc_t *layout =
+        dnnl_primitive_desc_query_md(one->description, dnnl_query_exec_arg_md, argument);
+    dnnl_memory_t memory;
+    check(dnnl_memory_create(&memory, layout, one->engine, data), "memory");
+    return memory;
+}
+
+static void set_weights(struct onednn *one, const struct weights *weights,
+                        const dnnl_memory_desc_t *plain, bool packed) {
+    one->count = weights->count;
+    for (int i = 0; i < one->count; i++) {
+        one->w[i] = memory_create(one, DNNL_ARG_WEIGHTS,
+                                  packed ? DNNL_MEMORY_ALLOCATE : weights->matrices[i]);
+        if (!packed)
+            continue;
+        dnnl_memory_t source;
+        dnnl_primitive_desc_t description;
+        dnnl_primitive_t reorder;
+        check(dnnl_memory_create(&source, plain, one->engine, weights->matrices[i]), "memory");
+        check(dnnl_reorder_primitive_desc_create(
+                  &description, plain, one->engine,
+                  dnnl_primitive_desc_query_md(one->description, dnnl_query_weights_md, 0),
+                  one->engine, NULL),
+              "reorder description");
+        check(dnnl_primitive_create(&reorder, description), "reorder");
+        const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, one->w[i]}};
+        check(dnnl_primitive_execute(reorder, one->stream, 2, arguments), "reordering");
+        dnnl_stream_wait(one->stream);
+        dnnl_primitive_destroy(reorder);
+        dnnl_primitive_desc_destroy(description);
+        dnnl_memory_destroy(source);
+    }
+}
+
+static double measure_onednn(const struct shape *shape, const struct weights *weights,
+                             enum number_type type, bool packed) {
+    struct onednn one = {0};
+    dnnl_memory_desc_t x, plain, any, y;
+    dnnl_matmul_desc_t matmul;
+    const dnnl_data_type_t data_type = type == NUMBER_F32 ? dnnl_f32 : dnnl_bf16;
+    const dnnl_dims_t x_dims = {shape->m, shape->k}, w_dims = {shape->k, shape->n};
+    const dnnl_dims_t y_dims = {shape->m, shape->n};
+    check(dnnl_engine_create(&one.engine, dnnl_cpu, 0), "engine");
+    check(dnnl_stream_create(&one.stream, one.engine, dnnl_stream_default_flags), "stream");
+    check(dnnl_memory_desc_init_by_tag(&x, 2, x_dims, data_type, dnnl_ab), "layout");
+    check(dnnl_memory_desc_init_by_tag(&plain, 2, w_dims, data_type, dnnl_ba), "layout");
+    check(dnnl_memory_desc_init_by_tag(&any, 2, w_dims, data_type, dnnl_format_tag_any), "layout");
+    check(dnnl_memory_desc_init_by_tag(&y, 2, y_dims, dnnl_f32, dnnl_ab), "layout");
+    check(dnnl_matmul_desc_init(&matmul, &x, packed ? &any : &plain, NULL, &y), "matmul");
+    check(dnnl_primitive_desc_create(&one.description, &matmul, NULL, one.engine, NULL),
+          "description");
+    check(dnnl_primitive_create(&one.primitive, one.description), "primitive");
+    one.x = memory_create(&one, DNNL_ARG_SRC, DNNL_MEMORY_ALLOCATE);
+    one.y = memory_create(&one, DNNL_ARG_DST, DNNL_MEMORY_ALLOCATE);
+    void *values;
+    check(dnnl_memory_get_data_handle(one.x, &values), "handle");
+    fill(values, type, shape->m * shape->k);
+    set_weights(&one, weights, &plain, packed);
+    double best = 1e9;
+    for (int i = 0; i < CALLS; i++) {
+        const dnnl_exec_arg_t arguments[] = {
+            {DNNL_ARG_SRC, one.x}, {DNNL_ARG_WEIGHTS, one.w[i % one.count]}, {DNNL_ARG_DST, one.y}};
+        const double begin = measure_seconds();
+        check(dnnl_primitive_execute(one.primitive, one.stream, 3, arguments), "execution");
+        dnnl_stream_wait(one.stream);
+        const double taken = measure_seconds() - begin;
+        best = taken < best ? taken : best;
+    }
+    for (int i = 0; i < one.count; i++)
+        dnnl_memory_destroy(one.w[i]);
+    dnnl_memory_destroy(one.x);
+    dnnl_memory_destroy(one.y);
+    dnnl_primitive_destroy(one.primitive);
+    dnnl_primitive_desc_destroy(one.description);
+    dnnl_stream_destroy(one.stream);
+    dnnl_engine_destroy(one.engine);
+    return gigaflops(shape, best);
+}
+
+static void bench(enum kernel_path path, int threads) {
+    static const struct shape shapes[] = {
+        {256, 4096, 4096}, {256, 4096, 11008}, {256, 11008, 4096}};
+    const struct compute compute = {.path = path,
+                                    .team = team_create(threads, matmul_scratch_bytes())};
+    omp_set_num_threads(threads);
+    for (int precision = 0; precision < 2; precision++) {
+        const enum number_type type = precision == MATMUL_BF16 ? NUMBER_BF16 : NUMBER_F32;
+        const enum instruction instruction = precision == MATMUL_BF16 && path >= PATH_AVX512_BF16
+                                                 ? INSTRUCTION_BF16_DOT
+                                                 : INSTRUCTION_F32_FMA;
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            const struct shape *shape = &shapes[i];
+            struct weights weights = weights_create(shape, type);
+            const double peak = 1e-9 * threads * measure_peak(path, instruction);
+            const struct figures figures =
+                measure_ours(&compute, shape, &weights, type, (enum matmul_precision)precision);
+            const double plain = measure_onednn(shape, &weights, type, false);
+            const double packed = measure_onednn(shape, &weights, type, true);
+            const double best = plain > packed ? plain : packed;
+            printf("%-4s %7d  %4lld x %5lld x %5lld  %7.0f %7.0f %7.0f %7.0f %7.0f   %5.2f %5.2f\n",
+                   precision == MATMUL_BF16 ? "bf16" : "f32", threads, (long long)shape->m,
+                   (long long)shape->k, (long long)shape->n, peak, figures.run, figures.ours, plain,
+                   packed, figures.ours / best, figures.ours / peak);
+            fflush(stdout);
+            weights_free(&weights);
+        }
+    }
+    team_destroy(compute.team);
+}
+
+int main(int argc, char **argv) {
+    enum kernel_path path = kernel_path_best();
+    if (argc > 1 && (!kernel_path_parse(argv[1], &path) || !kernel_path_supported(path))) {
+        fprintf(stderr, "bench_dense: this machine has no path %s\n", argv[1]);
+        return 2;
+    }
+    printf("%s\n%-4s %7s  %4s x %5s x %5s  %7s %7s %7s %7s %7s   %5s %5s\n", kernel_path_name(path),
+           "type", "threads", "M", "K", "N", "peak", "run", "ours", "plain", "packed", "/one",
+           "/peak");
+    if (argc < 3)
+        bench(path, 1);
+    for (int i = 2; i < argc; i++)
+        bench(path, atoi(argv[i]));
+    return 0;
+}

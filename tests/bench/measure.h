@@ -1,0 +1,19 @@
+/* Time, and the rate of a path's own instruction on one core: what a kernel can reach at most. */
+#ifndef FPTQ_TESTS_BENCH_MEASURE_H
+#define FPTQ_TESTS_BENCH_MEASURE_H
+
+#include "kernels/path.h"
+
+/* The instructions whose rate is measured. */
+enum instruction {
+    INSTRUCTION_F32_FMA,  /* the widest vector that the path has */
+    INSTRUCTION_BF16_DOT, /* vdpbf16ps, tdpbf16ps */
+    INSTRUCTION_INT8_DOT, /* vpdpbusd, tdpbssd */
+};
+
+double measure_seconds(void);
+/* Operations (multiply and add are two) a second of `instruction` on `path`, registers only, on the
+ * calling thread; 0 when the path has no such instruction. Takes about 20 ms. */
+double measure_peak(enum kernel_path path, enum instruction instruction);
+
+#endif

@@ -10,7 +10,7 @@ static const struct matmul_kernel *find_kernel(enum kernel_path path,
     static const struct matmul_kernel *const kernels[PATH_COUNT] = {
         [PATH_PORTABLE] = &matmul_portable, [PATH_AVX2] = &matmul_avx2,
         [PATH_AVX512] = &matmul_avx512,     [PATH_AVX512_BF16] = &matmul_avx512_bf16,
-        [PATH_AMX] = &matmul_avx512_bf16,
+        [PATH_AMX] = &matmul_amx,
     };
     if (precision == MATMUL_F32 && path > PATH_AVX512)
         path = PATH_AVX512;

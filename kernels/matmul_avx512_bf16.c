@@ -15,8 +15,8 @@ static inline __m512i pack_pairs(const float *x, int64_t count, __m512i *magnitu
     return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
-static void pack(void *tile, int64_t width, const float *x, int64_t stride, int64_t rows,
-                 int64_t count, bool round, float *maxima) {
+void matmul_pack_bf16(void *tile, int64_t width, const float *x, int64_t stride, int64_t rows,
+                      int64_t count, bool round, float *maxima) {
     (void)round;
     uint16_t *packed = tile;
     for (int64_t k = 0; k < count; k += PAIR * VECTOR) {
@@ -32,8 +32,7 @@ static void pack(void *tile, int64_t width, const float *x, int64_t stride, int6
         vector_transpose16(r);
 #pragma GCC unroll 16
         for (int i = 0; i < VECTOR; i++)
-            if (PAIR * i < count - k)
-                _mm512_storeu_si512(packed + (k + PAIR * i) * width, r[i]);
+            _mm512_storeu_si512(packed + (k + PAIR * i) * width, r[i]);
     }
 }
 
@@ -48,8 +47,8 @@ static inline __m256i part_of_f16(__m256i halves, enum matmul_part part) {
     return (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_sub_ps(is_finite, value, near));
 }
 
-static void load(void *panel_row, const void *w, enum number_type type, int64_t count,
-                 enum matmul_part part) {
+void matmul_load_bf16(void *panel_row, const void *w, enum number_type type, int64_t count,
+                      enum matmul_part part) {
     uint16_t *row = panel_row;
     const uint16_t *halves = w;
     for (int64_t k = 0; k < count; k += 2 * VECTOR) {
@@ -78,12 +77,11 @@ multiply(const int rows, const int vectors, float *sum, const char *w, int64_t w
         for (int v = 0; v < vectors; v++)
             total[n][v] = first ? _mm512_setzero_ps()
                                 : _mm512_loadu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
-    while (count > 0) {
-        const int64_t line = count < LINE ? count : LINE;
+    for (; count > 0; count -= LINE) {
 #pragma GCC unroll 12
         for (int n = 0; n < rows; n++)
             __builtin_prefetch(ahead + n * w_stride, 0, 2);
-        for (int64_t k = 0; k < line; k += PAIR) {
+        for (int64_t k = 0; k < LINE; k += PAIR) {
             __m512bh column[4];
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++)
@@ -101,7 +99,6 @@ multiply(const int rows, const int vectors, float *sum, const char *w, int64_t w
             x += vectors * PAIR * VECTOR;
         }
         ahead += LINE * sizeof(uint16_t);
-        count -= line;
     }
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
@@ -121,7 +118,7 @@ MULTIPLY(6, 3)
 MULTIPLY(6, 4)
 
 static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns) {
-    vector_transpose_f32(y, y_stride, sum, MATMUL_SUM_STRIDE, rows, columns);
+    vector_transpose_f32(y, y_stride, sum, MATMUL_SUM_STRIDE, rows, columns, false);
 }
 
 const struct matmul_kernel matmul_avx512_bf16 = {
@@ -129,14 +126,14 @@ const struct matmul_kernel matmul_avx512_bf16 = {
     .direct = true,
     .width = 4 * VECTOR,
     .vector = VECTOR,
-    .k_multiple = PAIR,
+    .k_multiple = LINE,
     .k_block = K_BLOCK,
     .panel_stride = PANEL_STRIDE * sizeof(uint16_t),
     .panel_rows = 48,
     .row_multiple = 12,
     .tile_rows = {12, 12, 6, 6},
-    .pack = pack,
-    .load = load,
+    .pack = matmul_pack_bf16,
+    .load = matmul_load_bf16,
     .multiply = {multiply_1, multiply_2, multiply_3, multiply_4},
     .store = store,
 };

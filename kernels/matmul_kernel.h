@@ -51,6 +51,12 @@ struct matmul_kernel {
     void (*store)(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns);
 };
 
+/* What the two bf16 paths share (matmul_avx512_bf16.c). */
+void matmul_pack_bf16(void *tile, int64_t width, const float *x, int64_t stride, int64_t rows,
+                      int64_t count, bool round, float *maxima);
+void matmul_load_bf16(void *panel_row, const void *w, enum number_type type, int64_t count,
+                      enum matmul_part part);
+
 extern const struct matmul_kernel matmul_portable;
 extern const struct matmul_kernel matmul_avx2;
 extern const struct matmul_kernel matmul_avx512;

@@ -3,6 +3,7 @@
 #define FPTQ_KERNELS_VECTOR_AVX512_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* The first `count` of 16 lanes; count may be beyond 0 .. 16. */
@@ -42,9 +43,11 @@ static inline __attribute__((always_inline)) void vector_transpose16(__m512i r[1
     }
 }
 
-/* y (columns, rows; row stride y_stride) = x (rows, columns; row stride x_stride) transposed. */
+/* y (columns, rows; row stride y_stride) = x (rows, columns; row stride x_stride) transposed.
+ * stream: y's rows are 64-byte aligned; whole lines are to go past the caches. */
 static inline void vector_transpose_f32(float *y, int64_t y_stride, const float *x,
-                                        int64_t x_stride, int64_t rows, int64_t columns) {
+                                        int64_t x_stride, int64_t rows, int64_t columns,
+                                        bool stream) {
     for (int64_t j = 0; j < columns; j += 16) {
         const __mmask16 wanted = vector_mask16(columns - j);
         for (int64_t i = 0; i < rows; i += 16) {
@@ -57,7 +60,11 @@ static inline void vector_transpose_f32(float *y, int64_t y_stride, const float 
             vector_transpose16(r);
 #pragma GCC unroll 16
             for (int m = 0; m < 16; m++)
-                if (wanted >> m & 1)
+                if (!(wanted >> m & 1))
+                    continue;
+                else if (stream && present == 0xffff)
+                    _mm512_stream_si512((void *)(y + (j + m) * y_stride + i), r[m]);
+                else
                     _mm512_mask_storeu_epi32(y + (j + m) * y_stride + i, present, r[m]);
         }
     }
@@ -65,8 +72,8 @@ static inline void vector_transpose_f32(float *y, int64_t y_stride, const float 
 
 /* maxima[0 .. 15] = max(maxima, magnitude) as integers: like |x|, with NaN above infinity. */
 static inline void vector_take_maxima(float *maxima, __mmask16 mask, __m512i magnitude) {
-    const __m512i before = _mm512_and_si512(_mm512_maskz_loadu_epi32(mask, maxima),
-                                            _mm512_set1_epi32(0x7fffffff));
+    const __m512i before =
+        _mm512_and_si512(_mm512_maskz_loadu_epi32(mask, maxima), _mm512_set1_epi32(0x7fffffff));
     _mm512_mask_storeu_epi32(maxima, mask, _mm512_max_epu32(before, magnitude));
 }
 

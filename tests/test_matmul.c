@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "kernels/matmul.h"
+#include "tests/amx_emulator.h"
 #include "tests/random.h"
 
 /* A product of random shape. Rows of W and X lie apart, and a row of W need not be aligned. */
@@ -152,8 +153,10 @@ static const struct kind kinds[] = {
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
+/* Whether the path runs here; amx also where it is emulated. */
 static bool runs(int path) {
-    return kernel_path_supported((enum kernel_path)path);
+    return path == PATH_AMX ? amx_emulator_install()
+                            : kernel_path_supported((enum kernel_path)path);
 }
 
 static void results_are_near(void **state) {
@@ -211,6 +214,43 @@ static void f32_is_one_chain(void **state) {
     }
     free(y);
     problem_free(&p);
+}
+
+/* Every finite f16 number and the infinities, times one. */
+static void f16_weights_are_not_rounded(void **state) {
+    (void)state;
+    enum { ALL = 65536 };
+    static uint16_t halves[ALL];
+    static float y[ALL];
+    float one = 1.0f;
+    for (int i = 0; i < ALL; i++)
+        halves[i] = (uint16_t)i;
+    for (int path = 0; path < PATH_COUNT; path++) {
+        if (!runs(path))
+            continue;
+        for (int precision = 0; precision < 2; precision++) {
+            const struct problem p = {.m = 1,
+                                      .n = path == PATH_AMX ? 4096 : ALL,
+                                      .k = 1,
+                                      .y_stride = ALL,
+                                      .x_stride = 1,
+                                      .precision = (enum matmul_precision)precision,
+                                      .x = &one};
+            for (int begin = 0; begin < ALL; begin += (int)p.n * (path == PATH_AMX ? 8 : 1)) {
+                struct problem part = p;
+                part.w = (struct matmul_weight){.data = halves + begin,
+                                                .type = NUMBER_F16,
+                                                .rows = p.n,
+                                                .columns = 1,
+                                                .stride = 1};
+                multiply_part(&part, (enum kernel_path)path, NULL, y, NULL, 0, 1, 0, p.n);
+                for (int i = 0; i < p.n; i++) {
+                    const float expected = number_from_f16(halves[begin + i]);
+                    assert_true(isnan(expected) ? isnan(y[i]) : y[i] == expected);
+                }
+            }
+        }
+    }
 }
 
 /* Any cut of M and of N, and any number of threads. */
@@ -304,6 +344,7 @@ int main(void) {
         cmocka_unit_test(results_are_near),
         cmocka_unit_test(f32_paths_give_the_same_bits),
         cmocka_unit_test(f32_is_one_chain),
+        cmocka_unit_test(f16_weights_are_not_rounded),
         cmocka_unit_test(results_depend_on_the_path_alone),
         cmocka_unit_test(maxima_are_exact_and_keep_nan),
     };

@@ -163,8 +163,9 @@ static float flush(float x) {
     return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x;
 }
 
-static float dot_bf16(float sum, const uint8_t *a_row, const uint8_t (*b)[MAX_BYTES], int pairs,
-                      int column) {
+/* The emulator is installed only where there are fused multiply-adds. */
+__attribute__((target("avx2,fma"))) static float
+dot_bf16(float sum, const uint8_t *a_row, const uint8_t (*b)[MAX_BYTES], int pairs, int column) {
     float part[2] = {0.0f, 0.0f};
     for (int k = 0; k < pairs; k++) {
         uint16_t a[2], c[2];

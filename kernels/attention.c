@@ -4,13 +4,12 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/math_functions.h"
 #include "kernels/rows.h"
 
 /* A unit of work is one key/value head and a block of tokens: the queries of all heads that share
  * the key/value head are stacked, row = token * group + head of the group, about ROWS of them.
  * Strides are no powers of two, for the caches' sake. */
-enum { ROWS = 128, KEY_BLOCK = 256, SCORE_STRIDE = KEY_BLOCK + 16, VALUE_STRIDE = KEY_BLOCK + 32 };
+enum { ROWS = 128, KEY_BLOCK = 512, SCORE_STRIDE = KEY_BLOCK + 16, VALUE_STRIDE = KEY_BLOCK + 32 };
 
 static int64_t minimum(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -57,9 +56,9 @@ struct scratch {
     void *matmul;
     float *queries; /* (rows, head_dim) */
     void *packed_queries, *packed_weights;
-    float *scores;                   /* (rows, SCORE_STRIDE) */
-    float *product, *sum;            /* (rows, head_dim) */
-    float *largest, *total, *factor; /* (rows) */
+    float *scores;           /* (rows, SCORE_STRIDE) */
+    float *product, *sum;    /* (rows, head_dim) */
+    struct softmax *softmax; /* (rows) */
     size_t bytes;
 };
 
@@ -91,9 +90,7 @@ static struct scratch scratch_layout(const struct attention_shape *shape, void *
     s.scores = take(base, &s.bytes, row_floats * SCORE_STRIDE);
     s.product = take(base, &s.bytes, head_floats);
     s.sum = take(base, &s.bytes, head_floats);
-    s.largest = take(base, &s.bytes, row_floats);
-    s.total = take(base, &s.bytes, row_floats);
-    s.factor = take(base, &s.bytes, row_floats);
+    s.softmax = take(base, &s.bytes, (size_t)rows * sizeof *s.softmax);
     return s;
 }
 
@@ -222,19 +219,14 @@ static void weigh_row(const struct attention *attention, const struct unit *unit
     float *scores = s->scores + row * SCORE_STRIDE;
     if (first >= end) {
         memset(scores, 0, (size_t)count * sizeof(float));
-        s->factor[row] = 1.0f;
+        s->softmax[row].factor = 1.0f;
         return;
     }
     const float slope = shape->alibi_slopes == NULL
                             ? 0.0f
                             : shape->alibi_slopes[unit->kv_head * group + row % group];
-    const float largest = attention->rows->scale_scores(scores + first, end - first, shape->scale,
-                                                        slope, key_begin + first);
-    const float before = s->largest[row];
-    s->largest[row] = largest > before ? largest : before;
-    s->factor[row] = math_exp(before - s->largest[row]);
-    const float total = attention->rows->exponentials(scores + first, end - first, s->largest[row]);
-    s->total[row] = fmaf(s->total[row], s->factor[row], total);
+    attention->rows->softmax(&s->softmax[row], scores + first, end - first, shape->scale, slope,
+                             key_begin + first);
     memset(scores, 0, (size_t)first * sizeof(float));
     memset(scores + end, 0, (size_t)(count - end) * sizeof(float));
 }
@@ -268,7 +260,7 @@ static void attend_block(const struct attention *attention, const struct unit *u
                        SCORE_STRIDE, shape->precision, NULL);
     matmul_run_serial(s->product, shape->head_dim, &weights, &values, s->matmul);
     for (int64_t row = 0; row < unit->rows; row++)
-        attention->rows->scale_add(s->sum + row * shape->head_dim, s->factor[row],
+        attention->rows->scale_add(s->sum + row * shape->head_dim, s->softmax[row].factor,
                                    s->product + row * shape->head_dim, shape->head_dim);
 }
 
@@ -277,9 +269,10 @@ static void store_output(const struct attention *attention, const struct unit *u
     const int64_t group = group_size(shape), channels = (int64_t)shape->heads * shape->head_dim;
     for (int64_t row = 0; row < unit->rows; row++) {
         const int64_t head = unit->kv_head * group + row % group;
-        attention->rows->divide(
-            attention->output + (unit->begin + row / group) * channels + head * shape->head_dim,
-            unit->scratch.sum + row * shape->head_dim, unit->scratch.total[row], shape->head_dim);
+        attention->rows->divide(attention->output + (unit->begin + row / group) * channels +
+                                    head * shape->head_dim,
+                                unit->scratch.sum + row * shape->head_dim,
+                                unit->scratch.softmax[row].total, shape->head_dim);
     }
 }
 
@@ -295,10 +288,8 @@ static void attention_task(void *context, int64_t begin, int64_t end, int thread
         unit.rows = (unit.end - unit.begin) * group_size(shape);
         unit.scratch = scratch_layout(shape, team_scratch(attention->compute->team, thread));
         memset(unit.scratch.sum, 0, (size_t)(unit.rows * shape->head_dim) * sizeof(float));
-        for (int64_t row = 0; row < unit.rows; row++) {
-            unit.scratch.largest[row] = -INFINITY;
-            unit.scratch.total[row] = 0.0f;
-        }
+        for (int64_t row = 0; row < unit.rows; row++)
+            unit.scratch.softmax[row] = (struct softmax){.largest = -INFINITY};
         load_queries(attention, &unit);
         const int64_t first = first_seen(shape, attention->position + unit.begin);
         const int64_t last = attention->position + unit.end - 1;

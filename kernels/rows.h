@@ -9,6 +9,12 @@
 
 #include "kernels/path.h"
 
+/* A row's softmax over the blocks so far: starts as {-INFINITY, 0, 0}. */
+struct softmax {
+    float largest, total; /* sum of exp(score - largest) */
+    float factor;         /* of the last step: what came before it must be multiplied by it */
+};
+
 struct row_functions {
     void (*norm_rms)(float *output, const float *input, const float *weight, int64_t count,
                      float epsilon);
@@ -22,10 +28,10 @@ struct row_functions {
     void (*add)(float *x, const float *y, int64_t count);
     void (*narrow_bf16)(uint16_t *narrow, const float *x, int64_t count);
 
-    /* score[i] = score[i] * scale + slope * (position + i); returns the largest. */
-    float (*scale_scores)(float *score, int64_t count, float scale, float slope, int64_t position);
-    /* x[i] = exp(x[i] - maximum); returns their sum. */
-    float (*exponentials)(float *x, int64_t count, float maximum);
+    /* One step of an online softmax: scores become exp(score - largest so far), where a score is
+     * score[i] * scale + slope * (position + i). */
+    void (*softmax)(struct softmax *running, float *score, int64_t count, float scale, float slope,
+                    int64_t position);
     /* sum[i] = sum[i] * factor + x[i] */
     void (*scale_add)(float *sum, float factor, const float *x, int64_t count);
     /* output[i] = x[i] / divisor, and never -0. */

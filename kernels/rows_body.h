@@ -103,7 +103,9 @@ static void narrow_bf16(uint16_t *narrow, const float *x, int64_t count) {
         narrow[i] = number_to_bf16(x[i]);
 }
 
-static float scale_scores(float *score, int64_t count, float scale, float slope, int64_t position) {
+/* Scores in place; returns the largest. */
+static inline float scale_scores(float *score, int64_t count, float scale, float slope,
+                                 int64_t position) {
     const float first = (float)position;
     float largest = -INFINITY;
 #pragma omp simd reduction(max : largest)
@@ -115,22 +117,33 @@ static float scale_scores(float *score, int64_t count, float scale, float slope,
     return largest;
 }
 
-static float exponentials(float *x, int64_t count, float maximum) {
+/* x[i] = exp(x[i] - largest); returns their sum. */
+static inline float exponentials(float *x, int64_t count, float largest) {
     float lanes[LANES] = {0};
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES)
 #pragma omp simd
         for (int lane = 0; lane < LANES; lane++) {
-            const float value = math_exp(x[i + lane] - maximum);
+            const float value = math_exp(x[i + lane] - largest);
             x[i + lane] = value;
             lanes[lane] += value;
         }
     for (int lane = 0; i + lane < count; lane++) {
-        const float value = math_exp(x[i + lane] - maximum);
+        const float value = math_exp(x[i + lane] - largest);
         x[i + lane] = value;
         lanes[lane] += value;
     }
     return sum_of_lanes(lanes);
+}
+
+static void softmax(struct softmax *running, float *score, int64_t count, float scale, float slope,
+                    int64_t position) {
+    const float before = running->largest;
+    const float here = scale_scores(score, count, scale, slope, position);
+    running->largest = here > before ? here : before;
+    running->factor = math_exp(before - running->largest);
+    const float total = exponentials(score, count, running->largest);
+    running->total = fmaf(running->total, running->factor, total);
 }
 
 static void scale_add(float *total, float factor, const float *x, int64_t count) {
@@ -150,6 +163,5 @@ static void divide(float *output, const float *x, float divisor, int64_t count) 
     {                                                                                              \
         .norm_rms = norm_rms, .norm_layer = norm_layer, .rotate = rotate,                          \
         .silu_multiply = silu_multiply, .gelu_tanh = gelu_tanh, .add = add,                        \
-        .narrow_bf16 = narrow_bf16, .scale_scores = scale_scores, .exponentials = exponentials,    \
-        .scale_add = scale_add, .divide = divide,                                                  \
+        .narrow_bf16 = narrow_bf16, .softmax = softmax, .scale_add = scale_add, .divide = divide,  \
     }

@@ -68,12 +68,15 @@ static void *take(char *base, size_t *used, size_t bytes) {
     return part;
 }
 
-static size_t packed_bytes(const struct attention_shape *shape, int64_t rows, int64_t columns) {
+/* For any path and precision, so that a team serves them all. */
+static size_t packed_bytes(int64_t rows, int64_t columns) {
     size_t largest = 0;
     for (int path = 0; path < PATH_COUNT; path++) {
-        const size_t bytes =
-            matmul_packed_bytes((enum kernel_path)path, shape->precision, rows, columns);
-        largest = bytes > largest ? bytes : largest;
+        for (int precision = 0; precision <= MATMUL_F32; precision++) {
+            const size_t bytes = matmul_packed_bytes(
+                (enum kernel_path)path, (enum matmul_precision)precision, rows, columns);
+            largest = bytes > largest ? bytes : largest;
+        }
     }
     return largest;
 }
@@ -85,8 +88,8 @@ static struct scratch scratch_layout(const struct attention_shape *shape, void *
     struct scratch s = {0};
     s.matmul = take(base, &s.bytes, matmul_scratch_bytes());
     s.queries = take(base, &s.bytes, head_floats);
-    s.packed_queries = take(base, &s.bytes, packed_bytes(shape, rows, shape->head_dim));
-    s.packed_weights = take(base, &s.bytes, packed_bytes(shape, rows, KEY_BLOCK));
+    s.packed_queries = take(base, &s.bytes, packed_bytes(rows, shape->head_dim));
+    s.packed_weights = take(base, &s.bytes, packed_bytes(rows, KEY_BLOCK));
     s.scores = take(base, &s.bytes, row_floats * SCORE_STRIDE);
     s.product = take(base, &s.bytes, head_floats);
     s.sum = take(base, &s.bytes, head_floats);

@@ -44,8 +44,10 @@ static inline float half_to_float(uint16_t half) {
     small -= 0x1p-14f;
     uint32_t bits;
     memcpy(&bits, &small, sizeof bits);
-    bits = exponent == 0 ? bits : rest + (exponent == 0x0f800000 ? 0x70000000 : 0x38000000);
-    bits |= sign;
+    const uint32_t is_small = -(uint32_t)(exponent == 0);
+    const uint32_t is_special = -(uint32_t)(exponent == 0x0f800000); /* infinite or NaN */
+    const uint32_t normal = rest + 0x38000000 + (is_special & 0x38000000);
+    bits = sign | (bits & is_small) | (normal & ~is_small);
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;

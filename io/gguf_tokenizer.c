@@ -348,10 +348,30 @@ static void put_added_tokens(struct maker *m) {
     put(&m->out, "],");
 }
 
-static void put_template_token(struct maker *m, const struct token *token) {
+static void put_template_token(struct maker *m, const struct token *token, const char *type) {
     put(&m->out, "{\"SpecialToken\":{\"id\":");
     put_string(&m->out, token->text, token->length);
-    put(&m->out, ",\"type_id\":0}}");
+    put(&m->out, ",\"type_id\":");
+    put(&m->out, type);
+    put(&m->out, "}}");
+}
+
+/* Sequence A is of type 0, sequence B of type 1, each between its tokens. */
+static void put_template_sequence(struct maker *m, const struct token *bos, const struct token *eos,
+                                  const char *name, const char *type) {
+    if (bos) {
+        put_template_token(m, bos, type);
+        put(&m->out, ",");
+    }
+    put(&m->out, "{\"Sequence\":{\"id\":\"");
+    put(&m->out, name);
+    put(&m->out, "\",\"type_id\":");
+    put(&m->out, type);
+    put(&m->out, "}}");
+    if (eos) {
+        put(&m->out, ",");
+        put_template_token(m, eos, type);
+    }
 }
 
 static void put_template_ids(struct maker *m, const struct token *token) {
@@ -379,17 +399,12 @@ static enum status put_post_processor(struct maker *m, bool add_bos, const char 
         return STATUS_OK;
     }
     put(&m->out, "{\"type\":\"TemplateProcessing\",\"single\":[");
-    if (bos) {
-        put_template_token(m, bos);
-        put(&m->out, ",");
-    }
-    put(&m->out, "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}");
-    if (eos) {
-        put(&m->out, ",");
-        put_template_token(m, eos);
-    }
-    put(&m->out, "],\"pair\":[{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},"
-                 "{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}],\"special_tokens\":{");
+    put_template_sequence(m, bos, eos, "A", "0");
+    put(&m->out, "],\"pair\":[");
+    put_template_sequence(m, bos, eos, "A", "0");
+    put(&m->out, ",");
+    put_template_sequence(m, bos, eos, "B", "1");
+    put(&m->out, "],\"special_tokens\":{");
     if (bos)
         put_template_ids(m, bos);
     if (bos && eos && bos != eos)

@@ -60,23 +60,40 @@ int64_t tensor_columns(const struct tensor *tensor) {
 }
 
 /* Elements may lie at any byte: a safetensors header has any length. */
+static uint16_t read_u16(const unsigned char *bytes) {
+    uint16_t value;
+    memcpy(&value, bytes, sizeof value);
+    return value;
+}
+
+static float bf16_to_float(uint16_t half) {
+    const uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Runs of a constant length, which become vectors, and the rest. */
+enum { RUN = 16 };
+
 static void widen_f16(const unsigned char *restrict source, int64_t count,
                       float *restrict destination) {
-    for (int64_t i = 0; i < count; i++) {
-        uint16_t half;
-        memcpy(&half, source + 2 * i, sizeof half);
-        destination[i] = half_to_float(half);
-    }
+    int64_t i = 0;
+    for (; i + RUN <= count; i += RUN)
+        for (int j = 0; j < RUN; j++)
+            destination[i + j] = half_to_float(read_u16(source + 2 * (i + j)));
+    for (; i < count; i++)
+        destination[i] = half_to_float(read_u16(source + 2 * i));
 }
 
 static void widen_bf16(const unsigned char *restrict source, int64_t count,
                        float *restrict destination) {
-    for (int64_t i = 0; i < count; i++) {
-        uint16_t half;
-        memcpy(&half, source + 2 * i, sizeof half);
-        const uint32_t bits = (uint32_t)half << 16;
-        memcpy(destination + i, &bits, sizeof bits);
-    }
+    int64_t i = 0;
+    for (; i + RUN <= count; i += RUN)
+        for (int j = 0; j < RUN; j++)
+            destination[i + j] = bf16_to_float(read_u16(source + 2 * (i + j)));
+    for (; i < count; i++)
+        destination[i] = bf16_to_float(read_u16(source + 2 * i));
 }
 
 void tensor_read_f32(const struct tensor *tensor, int64_t row_begin, int64_t row_end,

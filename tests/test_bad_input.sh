@@ -39,7 +39,7 @@ case_of() {
         ! grep 'error: ' "$folder/stderr" | grep -Eq -- "$pattern" || [ -e "$folder/out.h5" ] ||
         grep -Eq 'Sanitizer|runtime error' "$folder/stderr"; then
         echo "FAIL: $name: status $status (expected $expected), $lines error line(s), pattern: $pattern"
-        head -20 "$folder/stderr" | sed 's/^/    /'
+        grep -v -e "^--" -e "^Primary" -e "^a non-zero" -e "^mpirun detected" -e "^the job" -e "Process name" -e "Exit code" "$folder/stderr" | head -8 | sed 's/^/    /'
         failed=$((failed + 1))
     else
         echo "ok: $name: $(grep -m1 'error: ' "$folder/stderr")"
@@ -60,7 +60,7 @@ mpirun -n 2 "$program" -q "$folder/config.toml" >"$folder/stdout" 2>&1 || {
 }
 
 # --- command line and configuration
-case_of "no configuration" 2 "configuration"
+case_of "no configuration" 2 "CONFIG.toml"
 case_of "unknown option" 2 "frobnicate" --frobnicate "$folder/config.toml"
 case_of "configuration is missing" 1 "nowhere.toml" "$folder/nowhere.toml"
 printf '[model]\npath = "model\n' >"$folder/broken.toml"
@@ -70,7 +70,7 @@ config_case "unknown section" 2 "quantisation.*quantization" --set quantisation.
 config_case "wrong type" 2 "samples" --set 'calibration.samples="many"'
 config_case "out of range" 2 "samples" --set calibration.samples=0
 config_case "wrong word" 2 "fptq" --set quantization.method=awq
-config_case "isa of no processor" 1 "isa|path" --set run.isa=neon
+config_case "isa of no processor" 2 "run.isa.*portable" --set run.isa=neon
 if ! grep -qw amx_bf16 /proc/cpuinfo; then
     config_case "isa that this processor lacks" 1 "run.isa.*amx.*processor" --set run.isa=amx
 fi
@@ -93,7 +93,7 @@ model_case "no model" "nomodel" nomodel
 "$make_model" "$folder/unknown" model_type=gpt_neox
 model_case "unknown architecture" "gpt_neox.*supported" unknown
 "$make_model" "$folder/missing" missing=model.layers.1.mlp.up_proj.weight
-model_case "a missing tensor" "model.layers.1.mlp.up_proj.weight is missing" missing
+model_case "a missing tensor" "model.layers.1.mlp.up_proj.weight" missing
 "$make_model" "$folder/transposed" transposed=model.layers.1.mlp.down_proj.weight
 model_case "a wrong shape" "down_proj.weight has shape .20, 24., expected .24, 20." transposed
 "$make_model" "$folder/nan" nan=model.layers.1.mlp.gate_proj.weight

@@ -1,14 +1,15 @@
-/* Group-wise int4 weights (DESIGN: FPTQ, arXiv 2308.15987, section on weights).
+/* Group-wise int4 weights (FPTQ, arXiv 2308.15987, fine-grained weight quantization).
  *
- * A row of `columns` weights is cut into groups of group_size along the input dimension; the last may
- * be shorter; group_size 0 means the whole row. Each group has a scale, and (not symmetric) an integer
- * zero point: w ~ (q - z) * scale, q and z in -8..7.
- *   symmetric, amax/7.5: scale = max|w| / 7.5, q = clamp(rint(w / scale), -8, 7)
- *   symmetric, amax/7:   scale = max|w| / 7,   q = clamp(rint(w / scale), -7, 7)
- *   zero points: lo = min(0, min w), hi = max(0, max w), scale = (hi - lo) / 15,
- *                z = clamp(rint(-8 - lo / scale), -8, 7), q = clamp(rint(w / scale) + z, -8, 7)
- * rint rounds half to even. The scale is rounded to its stored type before any integer is computed. A
- * group of zeros has scale 0 stored as 1 and q = z (z = 0). The same bits on every path. */
+ * A row of `columns` weights is cut into groups of group_size along the input dimension; the last
+ * may be shorter; group_size 0 means the whole row. Each group has a scale and (not symmetric) an
+ * integer zero point: w ~ (q - z) * scale, q and z in -8..7. symmetric, amax/7.5: scale = max|w|
+ * / 7.5, q = clamp(rint(w * (1 / scale)), -8, 7) symmetric, amax/7:   scale = max|w| / 7,   q =
+ * clamp(rint(w * (1 / scale)), -7, 7) zero points: lo = min(0, min w), hi = max(0, max w), scale =
+ * (hi - lo) / 15, z = rint(-8 - lo / scale),    q = clamp(rint(w * (1 / scale)) + z, -8, 7) All in
+ * f32, the reciprocal taken once a group; rint rounds half to even. The scale is rounded to its
+ * stored type before any integer is computed, upwards, so that every weight lies within half a step
+ * of its (q - z) * scale (and a few units in the last place). A group of zeros has scale 1, z = 0,
+ * q = 0. The same bits on every path. */
 #ifndef FPTQ_KERNELS_QUANTIZE_H
 #define FPTQ_KERNELS_QUANTIZE_H
 
@@ -23,8 +24,8 @@ enum quantize_range { QUANTIZE_AMAX_7_5, QUANTIZE_AMAX_7 };
 struct quantize_format {
     int64_t group_size; /* 0: the whole row */
     bool symmetric;
-    enum quantize_range range;    /* symmetric only */
-    enum number_type scale_type;  /* NUMBER_F16 or NUMBER_F32 */
+    enum quantize_range range;   /* symmetric only */
+    enum number_type scale_type; /* NUMBER_F16 or NUMBER_F32 */
 };
 
 /* Rows to quantize, as they lie in the file, and the exact folds to apply first:
@@ -40,17 +41,18 @@ struct quantize_source {
 int64_t quantize_group_count(const struct quantize_format *format, int64_t columns);
 
 /* Quantize rows row_begin .. row_end - 1 on the calling thread.
- * packed: 4-bit elements in the order of HDF5's N-Bit filter: element e = (r - row_begin) * columns + c
- *   in byte e / 2, even e in the HIGH nibble, two's complement; written whole (a last odd nibble is 0).
- * scales f32 (rows here, groups): already rounded to scale_type. zero_points int8 (rows here, groups):
- *   NULL when symmetric.
- * squared_error, squared_weight: doubles (rows here): sum over the row of (w - (q - z) scale)^2 and of
- *   w^2, folded w, in a fixed order; NULL: not wanted.
- * scratch: quantize_scratch_bytes(columns), 64-byte aligned. */
+ * packed: 4-bit elements in the order of HDF5's N-Bit filter: element e = (r - row_begin) * columns
+ * + c in byte e / 2, even e in the HIGH nibble, two's complement; written whole (a last odd nibble
+ * is 0). scales f32 (rows here, groups): already rounded to scale_type. zero_points int8 (rows
+ * here, groups): NULL when symmetric. squared_error, squared_weight: doubles (rows here): sum over
+ * the row of (w - (q - z) scale)^2 and of w^2, folded w, in a fixed order; NULL: not wanted.
+ * scratch: quantize_scratch_bytes(columns), 64-byte aligned.
+ * Returns -1, or the first row where a folded weight is not finite, or a scale does not fit
+ * scale_type; its outputs and those of later rows are then undefined. */
 int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *format,
-                        const struct quantize_source *source, int64_t row_begin, int64_t row_end,
-                        uint8_t *packed, float *scales, int8_t *zero_points, double *squared_error,
-                        double *squared_weight, void *scratch);
+                           const struct quantize_source *source, int64_t row_begin, int64_t row_end,
+                           uint8_t *packed, float *scales, int8_t *zero_points,
+                           double *squared_error, double *squared_weight, void *scratch);
 size_t quantize_scratch_bytes(int64_t columns);
 
 /* values int8 (count), -8..7 -> nibbles as above. And back. */

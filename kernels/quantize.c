@@ -1,0 +1,80 @@
+#include "kernels/quantize.h"
+
+#include "kernels/quantize_row.h"
+
+static const struct quantize_functions *functions_of(enum kernel_path path) {
+    static const struct quantize_functions *const table[PATH_COUNT] = {
+        [PATH_PORTABLE] = &quantize_portable, [PATH_AVX2] = &quantize_avx2,
+        [PATH_AVX512] = &quantize_avx512,     [PATH_AVX512_BF16] = &quantize_avx512,
+        [PATH_AMX] = &quantize_avx512,
+    };
+    return table[path];
+}
+
+int64_t quantize_group_count(const struct quantize_format *format, int64_t columns) {
+    const int64_t size = format->group_size ? format->group_size : columns;
+    return (columns + size - 1) / size;
+}
+
+/* Scratch: (columns) f32 folded weights, then (1 + columns) int8 levels. */
+static size_t folded_bytes(int64_t columns) {
+    return ((size_t)columns * sizeof(float) + 63) & ~(size_t)63;
+}
+
+size_t quantize_scratch_bytes(int64_t columns) {
+    return (folded_bytes(columns) + (size_t)columns + 1 + 63) & ~(size_t)63;
+}
+
+int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *format,
+                           const struct quantize_source *source, int64_t row_begin, int64_t row_end,
+                           uint8_t *packed, float *scales, int8_t *zero_points,
+                           double *squared_error, double *squared_weight, void *scratch) {
+    const struct quantize_functions *functions = functions_of(path);
+    const int64_t columns = source->columns;
+    const int64_t groups = quantize_group_count(format, columns);
+    int8_t *levels = (int8_t *)scratch + folded_bytes(columns);
+    /* With an odd number of columns every other row starts in the middle of a byte: the last level
+     * of the row before is carried in front of it. */
+    int64_t carried = 0;
+    for (int64_t r = row_begin; r < row_end; r++) {
+        const int64_t at = r - row_begin;
+        struct quantize_row row = {
+            .data = (const unsigned char *)source->data +
+                    (size_t)(r * source->stride) * number_size(source->type),
+            .type = source->type,
+            .columns = columns,
+            .group_size = format->group_size ? format->group_size : columns,
+            .column_multiplier = source->column_multiplier,
+            .row_multiplier = source->row_multiplier ? source->row_multiplier[r] : 1.0f,
+            .format = format,
+            .scales = scales + at * groups,
+            .zero_points = zero_points ? zero_points + at * groups : NULL,
+            .folded = scratch,
+            .levels = levels + carried,
+        };
+        if (!functions->row(&row))
+            return r;
+        const int64_t have = carried + columns;
+        const bool last = r + 1 == row_end;
+        functions->pack(packed, levels, last ? have : have & ~(int64_t)1);
+        packed += have / 2;
+        carried = have % 2;
+        levels[0] = levels[have - 1];
+        if (squared_error)
+            squared_error[at] = row.sums[0];
+        if (squared_weight)
+            squared_weight[at] = row.sums[1];
+    }
+    return -1;
+}
+
+void quantize_pack_nibbles(uint8_t *packed, const int8_t *values, int64_t count) {
+    quantize_portable.pack(packed, values, count);
+}
+
+void quantize_unpack_nibbles(int8_t *values, const uint8_t *packed, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        const int nibble = i % 2 ? packed[i / 2] & 0x0f : packed[i / 2] >> 4;
+        values[i] = (int8_t)((nibble ^ 8) - 8);
+    }
+}

@@ -1,0 +1,246 @@
+/* Int4 weights against an independent loop, the half-step promise, and the same bits on every path.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/quantize.h"
+#include "tests/random.h"
+
+struct result {
+    uint8_t *packed;
+    int8_t *levels, *zero_points;
+    float *scales;
+    double *errors, *squares;
+};
+
+struct trial {
+    int64_t rows, columns;
+    struct quantize_format format;
+    enum number_type type;
+    bool has_column, has_row;
+    void *data;
+    float *wide, *column, *row; /* wide: the weights as f32, folded */
+};
+
+static int64_t size_of_group(const struct trial *trial) {
+    return trial->format.group_size ? trial->format.group_size : trial->columns;
+}
+
+static void make_trial(struct trial *trial, struct random *random) {
+    const int64_t count = trial->rows * trial->columns;
+    trial->data = malloc((size_t)count * number_size(trial->type));
+    trial->wide = malloc((size_t)count * sizeof(float));
+    trial->column = malloc((size_t)trial->columns * sizeof(float));
+    trial->row = malloc((size_t)trial->rows * sizeof(float));
+    for (int64_t i = 0; i < count; i++)
+        trial->wide[i] = random_normal(random) * (random_integer(random, 0, 49) ? 0.05f : 1.0f);
+    /* A group of zeros, and one of a single sign. */
+    for (int64_t i = 0; i < trial->columns && i < size_of_group(trial); i++)
+        trial->wide[i] = 0;
+    for (int64_t i = 0; trial->rows > 1 && i < trial->columns; i++)
+        trial->wide[trial->columns + i] = fabsf(trial->wide[trial->columns + i]);
+    number_narrow(trial->data, trial->wide, trial->type, (size_t)count);
+    number_widen(trial->wide, trial->data, trial->type, (size_t)count);
+    for (int64_t i = 0; i < trial->columns; i++)
+        trial->column[i] = 0.1f + 3.0f * (float)random_uniform(random);
+    for (int64_t i = 0; i < trial->rows; i++)
+        trial->row[i] = 0.1f + 3.0f * (float)random_uniform(random);
+    for (int64_t i = 0; i < count; i++) {
+        if (trial->has_row)
+            trial->wide[i] *= trial->row[i / trial->columns];
+        if (trial->has_column)
+            trial->wide[i] *= trial->column[i % trial->columns];
+    }
+}
+
+static void free_trial(struct trial *trial) {
+    free(trial->data);
+    free(trial->wide);
+    free(trial->column);
+    free(trial->row);
+}
+
+static struct result quantize(const struct trial *trial, enum kernel_path path) {
+    const int64_t groups = quantize_group_count(&trial->format, trial->columns);
+    const size_t count = (size_t)(trial->rows * trial->columns);
+    const size_t all_groups = (size_t)(trial->rows * groups);
+    struct result result = {malloc(count / 2 + 1),
+                            malloc(count),
+                            malloc(all_groups),
+                            malloc(all_groups * sizeof(float)),
+                            malloc((size_t)trial->rows * 8),
+                            malloc((size_t)trial->rows * 8)};
+    const struct quantize_source source = {trial->data,
+                                           trial->type,
+                                           trial->columns,
+                                           trial->columns,
+                                           trial->has_column ? trial->column : NULL,
+                                           trial->has_row ? trial->row : NULL};
+    void *scratch = aligned_alloc(64, quantize_scratch_bytes(trial->columns));
+    assert_int_equal(quantize_rows_int4(path, &trial->format, &source, 0, trial->rows,
+                                        result.packed, result.scales,
+                                        trial->format.symmetric ? NULL : result.zero_points,
+                                        result.errors, result.squares, scratch),
+                     -1);
+    free(scratch);
+    quantize_unpack_nibbles(result.levels, result.packed, (int64_t)count);
+    return result;
+}
+
+static void free_result(struct result *result) {
+    free(result->packed);
+    free(result->levels);
+    free(result->zero_points);
+    free(result->scales);
+    free(result->errors);
+    free(result->squares);
+}
+
+/* The formulas of the header, one weight at a time, with libm. */
+static void check_group(const struct trial *trial, const struct result *result, int64_t r,
+                        int64_t group, double sums[2]) {
+    const int64_t groups = quantize_group_count(&trial->format, trial->columns);
+    const int64_t size = size_of_group(trial), begin = group * size;
+    const int64_t end = begin + size < trial->columns ? begin + size : trial->columns;
+    const float *w = trial->wide + r * trial->columns;
+    const bool symmetric = trial->format.symmetric;
+    float lo = 0, hi = 0;
+    for (int64_t c = begin; c < end; c++) {
+        lo = fminf(lo, w[c]);
+        hi = fmaxf(hi, w[c]);
+    }
+    const bool seven = symmetric && trial->format.range == QUANTIZE_AMAX_7;
+    const float exact = symmetric ? fmaxf(-lo, hi) / (seven ? 7.0f : 7.5f) : (hi - lo) / 15.0f;
+    const float scale = result->scales[r * groups + group];
+    const int zero = symmetric ? 0 : result->zero_points[r * groups + group];
+    if (exact == 0) {
+        assert_true(scale == 1 && zero == 0);
+    } else {
+        /* Rounded up to the stored type, by less than one unit of it. */
+        const float unit = trial->format.scale_type == NUMBER_F16 ? exact / 1024 + 6e-8f : 0;
+        assert_true(scale >= exact && scale <= exact + unit);
+        if (!symmetric)
+            assert_int_equal(zero, (int)rintf(-8.0f - lo / scale));
+    }
+    for (int64_t c = begin; c < end; c++) {
+        const int level = result->levels[r * trial->columns + c];
+        const float expected =
+            fminf(7, fmaxf(seven ? -7 : -8, rintf(w[c] * (1.0f / scale)) + (float)zero));
+        assert_int_equal(level, (int)expected);
+        const double error = (double)w[c] - (double)(level - zero) * scale;
+        /* Half a step; 16 units of f32 for the reciprocal and the sum of rounding at its edge. */
+        assert_true(fabs(error) <= 0.5 * scale * (1 + 16 * 6e-8) + 16 * 6e-8 * fabsf(w[c]));
+        sums[0] += error * error;
+        sums[1] += (double)w[c] * w[c];
+    }
+}
+
+static void check_trial(struct trial *trial, struct random *random) {
+    make_trial(trial, random);
+    struct result first = quantize(trial, PATH_PORTABLE);
+    for (int64_t r = 0; r < trial->rows; r++) {
+        double sums[2] = {0};
+        for (int64_t g = 0; g < quantize_group_count(&trial->format, trial->columns); g++)
+            check_group(trial, &first, r, g, sums);
+        assert_true(fabs(sums[0] - first.errors[r]) <= 1e-3 * sums[0] + 1e-12);
+        assert_true(fabs(sums[1] - first.squares[r]) <= 1e-4 * sums[1]);
+    }
+    const size_t count = (size_t)(trial->rows * trial->columns);
+    const size_t groups =
+        (size_t)(trial->rows * quantize_group_count(&trial->format, trial->columns));
+    for (int path = PATH_AVX2; path < PATH_COUNT; path++) {
+        if (!kernel_path_supported((enum kernel_path)path))
+            continue;
+        struct result other = quantize(trial, (enum kernel_path)path);
+        assert_memory_equal(first.packed, other.packed, (count + 1) / 2);
+        assert_memory_equal(first.scales, other.scales, groups * sizeof(float));
+        if (!trial->format.symmetric)
+            assert_memory_equal(first.zero_points, other.zero_points, groups);
+        assert_memory_equal(first.errors, other.errors, (size_t)trial->rows * sizeof(double));
+        assert_memory_equal(first.squares, other.squares, (size_t)trial->rows * sizeof(double));
+        free_result(&other);
+    }
+    free_result(&first);
+    free_trial(trial);
+}
+
+static void test_all_formats(void **state) {
+    struct random *random = *state;
+    static const int64_t sizes[] = {0, 128, 64, 32, 256, 24, 50, 1};
+    static const int64_t columns[] = {1, 2, 31, 128, 172, 288, 500, 1031};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (size_t c = 0; c < sizeof columns / sizeof *columns; c++)
+            for (int kind = 0; kind < 3; kind++)
+                for (int type = NUMBER_F32; type <= NUMBER_BF16; type++) {
+                    struct trial trial = {
+                        .rows = 1 + random_integer(random, 0, 5),
+                        .columns = columns[c],
+                        .format = {sizes[s], kind > 0,
+                                   kind == 2 ? QUANTIZE_AMAX_7 : QUANTIZE_AMAX_7_5,
+                                   random_integer(random, 0, 1) ? NUMBER_F16 : NUMBER_F32},
+                        .type = (enum number_type)type,
+                        .has_column = random_integer(random, 0, 1) != 0,
+                        .has_row = random_integer(random, 0, 1) != 0,
+                    };
+                    check_trial(&trial, random);
+                }
+}
+
+/* A weight that is not finite is found in its row; a scale beyond f16 too. */
+static void test_not_finite(void **state) {
+    struct random *random = *state;
+    struct trial trial = {.rows = 7, .columns = 200, .format = {64, false, 0, NUMBER_F16}};
+    make_trial(&trial, random);
+    float *scales = malloc(7 * 4 * sizeof *scales);
+    int8_t zero_points[7 * 4];
+    uint8_t packed[7 * 100];
+    void *scratch = aligned_alloc(64, quantize_scratch_bytes(200));
+    const float bad[] = {NAN, INFINITY, -INFINITY, 1e9f};
+    const struct quantize_source source = {trial.data, NUMBER_F32, 200, 200, NULL, NULL};
+    for (int i = 0; i < 4; i++) {
+        float *weight = (float *)trial.data + 4 * 200 + random_integer(random, 0, 199);
+        const float kept = *weight;
+        *weight = bad[i];
+        for (int path = 0; path < PATH_COUNT; path++)
+            if (kernel_path_supported((enum kernel_path)path))
+                assert_int_equal(quantize_rows_int4((enum kernel_path)path, &trial.format, &source,
+                                                    0, 7, packed, scales, zero_points, NULL, NULL,
+                                                    scratch),
+                                 4);
+        *weight = kept;
+    }
+    free(scratch);
+    free(scales);
+    free_trial(&trial);
+}
+
+static void test_nibbles(void **state) {
+    struct random *random = *state;
+    for (int64_t count = 0; count < 70; count++) {
+        int8_t values[70] = {0}, back[70];
+        uint8_t packed[36];
+        for (int64_t i = 0; i < count; i++)
+            values[i] = (int8_t)((int)random_integer(random, 0, 15) - 8);
+        quantize_pack_nibbles(packed, values, count);
+        if (count)
+            assert_int_equal(packed[0] >> 4, values[0] & 15);
+        quantize_unpack_nibbles(back, packed, count);
+        assert_memory_equal(values, back, (size_t)count);
+    }
+}
+
+int main(void) {
+    struct random random = random_start();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(test_all_formats, &random),
+        cmocka_unit_test_prestate(test_not_finite, &random),
+        cmocka_unit_test_prestate(test_nibbles, &random),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

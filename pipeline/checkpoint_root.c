@@ -10,8 +10,6 @@
 #include "pipeline/quantize_layer.h"
 #include "pipeline/stored.h"
 
-static const char *const method_names[] = {"fptq", "rtn", "smoothquant", "gptq"};
-
 enum status checkpoint_root_prepare(const struct config *config, struct error *error) {
     return checkpoint_prepare(config->output.checkpoint, error);
 }
@@ -62,7 +60,7 @@ static enum status write_root(const struct checkpoint_root *root, struct error *
     const struct {
         const char *name, *value;
     } texts[] = {
-        {"method", method_names[root->config->quantization.method]},
+        {"method", config_method_name(root->config)},
         {"model_type", root->model->shape.model_type},
         {"calibration_sha256", root->windows->digest},
         {"tokenizer_sha256", root->tokenizer_digest},

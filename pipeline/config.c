@@ -434,7 +434,7 @@ static enum status check_whole(const struct config *config, const char *name, st
     if (!config->output.checkpoint)
         return fault(&origin, error, "the key checkpoint of [output] is missing: %s",
                      find_key("output", "checkpoint")->help);
-    if (!calibration->random_tokens && !calibration->data && quantization->method != METHOD_RTN)
+    if (!calibration->random_tokens && !calibration->data)
         return fault(&origin, error, "the key data of [calibration] is missing: %s",
                      find_key("calibration", "data")->help);
     if (quantization->v0 > quantization->v1)
@@ -466,6 +466,10 @@ void config_free(struct config *config) {
     data_free(&config->calibration);
     free(config->output.checkpoint);
     *config = (struct config){0};
+}
+
+const char *config_method_name(const struct config *config) {
+    return find_key("quantization", "method")->choices[config->quantization.method];
 }
 
 struct quantize_format config_weight_format(const struct config *config) {

@@ -90,6 +90,8 @@ enum status config_canonical_text(const struct config *config, char **text, stru
 /* TOML text of every key as effective, paths resolved (for /run and the log). It parses back. */
 enum status config_full_text(const struct config *config, char **text, struct error *error);
 
+/* "fptq", "rtn", "smoothquant", "gptq" */
+const char *config_method_name(const struct config *config);
 /* The format of the weights, for kernels/quantize. */
 struct quantize_format config_weight_format(const struct config *config);
 

@@ -87,12 +87,6 @@ static void write_value(FILE *out, const struct config *config, const struct con
     }
 }
 
-/* No data was given (round-to-nearest needs none): leave the key out. */
-static bool absent(const struct config *config, const struct config_key *key) {
-    return key->type == CONFIG_DATA && !config->calibration.random_tokens &&
-           config->calibration.data_count == 0;
-}
-
 static enum status make_text(const struct config *config, bool content_only, char **text,
                              struct error *error) {
     *text = NULL;
@@ -103,7 +97,7 @@ static enum status make_text(const struct config *config, bool content_only, cha
     const char *section = "";
     for (int i = 0; i < config_key_count(); i++) {
         const struct config_key *key = config_key_at(i);
-        if ((content_only && !key->decides_content) || absent(config, key))
+        if (content_only && !key->decides_content)
             continue;
         if (strcmp(section, key->section) != 0) {
             fprintf(out, "%s[%s]\n", section[0] ? "\n" : "", key->section);

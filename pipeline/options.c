@@ -164,7 +164,8 @@ static void print_keys(void) {
         snprintf(setting, sizeof setting, "%s%s%s", key->key, key->default_text ? " = " : "",
                  key->default_text ? key->default_text : "");
         config_key_values(key, values, sizeof values);
-        log_plain("  %-24s %s\n%27s(%s)\n", setting, key->help, "", values);
+        log_plain("  %-24s %s\n%27s(%s%s)\n", setting, key->help, "", values,
+                  key->default_text ? "" : "; required");
     }
     log_plain("Paths of model and data in the file are relative to the file's folder; those given\n"
               "with --set, and the checkpoint, to the working directory.\n");

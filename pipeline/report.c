@@ -72,8 +72,9 @@ void report_print_choices(const struct report *report) {
     float *ranges = malloc(((size_t)report->site_count + 1) * sizeof *ranges);
     if (!ranges)
         return;
-    struct table *table = table_create("lrrrrrrr", "site\tstatic\tequalized\tdynamic\tleast "
-                                                   "range\tmedian\tmost\tmean weight error");
+    struct table *table =
+        table_create("lrrrrrrr", "site\tstatic\tequalized\tdynamic\trange from\tmedian\tto\t"
+                                 "mean weight error");
     for (int i = 0; i < report->site_count; i++)
         if (!seen_before(report, i))
             add_choices(table, report, report->sites[i].site, ranges);

@@ -112,10 +112,9 @@ static int64_t checkpoint_bytes(const struct config *config) {
 static enum status show(const struct results_run *run, const struct mesh *mesh,
                         const struct gathered *all, const struct options *options,
                         struct error *error) {
-    static const char *const methods[] = {"fptq", "rtn", "smoothquant", "gptq"};
     const struct config *config = run->config;
     const struct report report = {
-        .method = methods[config->quantization.method],
+        .method = config_method_name(config),
         .model = config->model.path,
         .checkpoint = config->output.checkpoint,
         .path = kernel_path_name(run->path),

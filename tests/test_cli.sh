@@ -55,12 +55,14 @@ printf '[model]\npath = "a\033[31mb"\n' >run.toml
 grep -q $'\033' err && fail "an escape sequence reaches the terminal"
 
 # Help and version, without and with mpirun; the help has every key and every available verb.
-"$program" --help >out
+"$program" --help >out.help
 for word in samples group_size memory_limit checkpoint plan verify "Exit status"; do
-  grep -q "$word" out || fail "--help lacks $word"
+  grep -q "$word" out.help || fail "--help lacks $word"
 done
 "$program" verify --help >out
 grep -q samples out && fail "verify --help has the configuration's keys"
+block=$(sed -n '/^Configuration/,/^$/p' out.help)
+[[ $(<"$source/README.md") == *"$block"* ]] || fail "README.md lacks the keys as --help has them"
 [[ $("$program" --version) =~ ^fptq-pipeline\ [0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "--version"
 [[ $(mpirun -n 3 "$program" --version | wc -l) == 1 ]] || fail "--version is not printed once by 3 ranks"
 

@@ -98,11 +98,11 @@ static void test_tables(void **state) {
                               "    1  mlp_hidden           -  dynamic            20.00%\n");
     free(text);
     text = printed(report_print_choices);
-    assert_string_equal(text, "site             static  equalized  dynamic  least range  median   "
-                              "most  mean weight error\n"
-                              "attention_input       1          1        0         3.50   15.20  "
+    assert_string_equal(text, "site             static  equalized  dynamic  range from  median     "
+                              "to  mean weight error\n"
+                              "attention_input       1          1        0        3.50   15.20  "
                               "15.20              8.13%\n"
-                              "mlp_hidden            0          0        2         3248    3248   "
+                              "mlp_hidden            0          0        2        3248    3248   "
                               "3248             15.00%\n");
     free(text);
     text = printed(report_print_sections);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "io/status.h"
 #include "pipeline/cgroup.h"
 
 /* FNV-1a over the list of processors. */
@@ -84,8 +85,10 @@ int cores_for_rank(void) {
     MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
     MPI_Comm_size(host, &host_ranks);
     uint64_t *bindings = malloc((size_t)host_ranks * sizeof *bindings);
-    if (!bindings)
-        MPI_Abort(MPI_COMM_WORLD, 3);
+    if (!bindings) {
+        MPI_Abort(MPI_COMM_WORLD, STATUS_FAILED);
+        return 1;
+    }
     MPI_Allgather(&cores.binding, 1, MPI_UINT64_T, bindings, 1, MPI_UINT64_T, host);
     for (int i = 0; i < host_ranks; i++)
         sharing += bindings[i] == cores.binding;

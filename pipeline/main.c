@@ -49,8 +49,10 @@ static enum status load_config(const struct options *options, int rank, struct c
         int length;
     } found = {STATUS_OK, 0};
     char *text = malloc(CONFIG_LENGTH_MAX);
-    if (!text)
+    if (!text) {
         MPI_Abort(MPI_COMM_WORLD, STATUS_FAILED);
+        return STATUS_FAILED;
+    }
     if (rank == 0)
         found.status = read_config_file(options->argument, text, &found.length, error);
     MPI_Bcast(&found, (int)sizeof found, MPI_BYTE, 0, MPI_COMM_WORLD);

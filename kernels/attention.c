@@ -23,8 +23,9 @@ static int64_t group_size(const struct attention_shape *shape) {
     return shape->heads / shape->kv_heads;
 }
 
-static int64_t tokens_of_unit(const struct attention_shape *shape) {
-    return maximum(1, ROWS / group_size(shape));
+/* Tokens of a unit when a call has `tokens`. */
+static int64_t tokens_of_unit(const struct attention_shape *shape, int64_t tokens) {
+    return maximum(1, minimum(tokens, ROWS / group_size(shape)));
 }
 
 static enum number_type cache_type(const struct attention_shape *shape) {
@@ -81,8 +82,9 @@ static size_t packed_bytes(int64_t rows, int64_t columns) {
     return largest;
 }
 
-static struct scratch scratch_layout(const struct attention_shape *shape, void *base) {
-    const int64_t rows = tokens_of_unit(shape) * group_size(shape);
+static struct scratch scratch_layout(const struct attention_shape *shape, int64_t tokens,
+                                     void *base) {
+    const int64_t rows = tokens_of_unit(shape, tokens) * group_size(shape);
     const size_t row_floats = (size_t)rows * sizeof(float);
     const size_t head_floats = row_floats * (size_t)shape->head_dim;
     struct scratch s = {0};
@@ -98,12 +100,11 @@ static struct scratch scratch_layout(const struct attention_shape *shape, void *
 }
 
 size_t attention_scratch_bytes(const struct attention_shape *shape, int64_t max_tokens) {
-    (void)max_tokens;
-    return scratch_layout(shape, NULL).bytes;
+    return scratch_layout(shape, max_tokens, NULL).bytes;
 }
 
 struct append {
-    const struct row_functions *rows;
+    const struct row_functions *functions;
     const struct attention_shape *shape;
     struct team *team;
     void *cache;
@@ -118,9 +119,9 @@ static void append_bf16(const struct append *append, int kv_head, uint16_t *row)
     for (int64_t t = 0; t < append->tokens; t++) {
         const int64_t position = append->position + t;
         const int64_t from = t * append->stride + (int64_t)kv_head * shape->head_dim;
-        append->rows->narrow_bf16(cache + key_offset(shape, kv_head, position), append->keys + from,
-                                  shape->head_dim);
-        append->rows->narrow_bf16(row, append->values + from, shape->head_dim);
+        append->functions->narrow_bf16(cache + key_offset(shape, kv_head, position),
+                                       append->keys + from, shape->head_dim);
+        append->functions->narrow_bf16(row, append->values + from, shape->head_dim);
         uint16_t *column = cache + value_offset(shape, kv_head, position);
         for (int d = 0; d < shape->head_dim; d++)
             column[d * VALUE_STRIDE] = row[d];
@@ -168,7 +169,7 @@ void attention_append(const struct compute *compute, void *cache,
 }
 
 struct attention {
-    const struct row_functions *rows;
+    const struct row_functions *functions;
     const struct attention_shape *shape;
     const struct compute *compute;
     float *output;
@@ -228,8 +229,8 @@ static void weigh_row(const struct attention *attention, const struct unit *unit
     const float slope = shape->alibi_slopes == NULL
                             ? 0.0f
                             : shape->alibi_slopes[unit->kv_head * group + row % group];
-    attention->rows->softmax(&s->softmax[row], scores + first, end - first, shape->scale, slope,
-                             key_begin + first);
+    attention->functions->softmax(&s->softmax[row], scores + first, end - first, shape->scale,
+                                  slope, key_begin + first);
     memset(scores, 0, (size_t)first * sizeof(float));
     memset(scores + end, 0, (size_t)(count - end) * sizeof(float));
 }
@@ -263,8 +264,8 @@ static void attend_block(const struct attention *attention, const struct unit *u
                        SCORE_STRIDE, shape->precision, NULL);
     matmul_run_serial(s->product, shape->head_dim, &weights, &values, s->matmul);
     for (int64_t row = 0; row < unit->rows; row++)
-        attention->rows->scale_add(s->sum + row * shape->head_dim, s->softmax[row].factor,
-                                   s->product + row * shape->head_dim, shape->head_dim);
+        attention->functions->scale_add(s->sum + row * shape->head_dim, s->softmax[row].factor,
+                                        s->product + row * shape->head_dim, shape->head_dim);
 }
 
 static void store_output(const struct attention *attention, const struct unit *unit) {
@@ -272,10 +273,10 @@ static void store_output(const struct attention *attention, const struct unit *u
     const int64_t group = group_size(shape), channels = (int64_t)shape->heads * shape->head_dim;
     for (int64_t row = 0; row < unit->rows; row++) {
         const int64_t head = unit->kv_head * group + row % group;
-        attention->rows->divide(attention->output + (unit->begin + row / group) * channels +
-                                    head * shape->head_dim,
-                                unit->scratch.sum + row * shape->head_dim,
-                                unit->scratch.softmax[row].total, shape->head_dim);
+        attention->functions->divide(attention->output + (unit->begin + row / group) * channels +
+                                         head * shape->head_dim,
+                                     unit->scratch.sum + row * shape->head_dim,
+                                     unit->scratch.softmax[row].total, shape->head_dim);
     }
 }
 
@@ -284,12 +285,14 @@ static void store_output(const struct attention *attention, const struct unit *u
 static void attention_task(void *context, int64_t begin, int64_t end, int thread) {
     const struct attention *attention = context;
     const struct attention_shape *shape = attention->shape;
-    const int64_t step = tokens_of_unit(shape), blocks = (attention->tokens + step - 1) / step;
+    const int64_t step = tokens_of_unit(shape, attention->tokens);
+    const int64_t blocks = (attention->tokens + step - 1) / step;
     for (int64_t item = begin; item < end; item++) {
         struct unit unit = {.kv_head = (int)(item / blocks), .begin = item % blocks * step};
         unit.end = minimum(unit.begin + step, attention->tokens);
         unit.rows = (unit.end - unit.begin) * group_size(shape);
-        unit.scratch = scratch_layout(shape, team_scratch(attention->compute->team, thread));
+        unit.scratch = scratch_layout(shape, attention->tokens,
+                                      team_scratch(attention->compute->team, thread));
         memset(unit.scratch.sum, 0, (size_t)(unit.rows * shape->head_dim) * sizeof(float));
         for (int64_t row = 0; row < unit.rows; row++)
             unit.scratch.softmax[row] = (struct softmax){.largest = -INFINITY};
@@ -317,7 +320,7 @@ void attention_run(const struct compute *compute, float *output, const float *qu
                                   cache,
                                   position,
                                   tokens};
-    const int64_t step = tokens_of_unit(shape);
+    const int64_t step = tokens_of_unit(shape, tokens);
     team_for(compute->team, shape->kv_heads * ((tokens + step - 1) / step), 1, attention_task,
              &attention);
 }

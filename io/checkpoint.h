@@ -147,8 +147,8 @@ enum status checkpoint_assemble(const char *output, const char *const *parts, in
 /* Re-hash every dataset, and every object's attributes, against the manifest, through external
  * links; for each fault call report(context, path, what) (may be NULL): "differs from its
  * checksum", "missing", "cannot be read: ...", "not in the manifest", and the same of attributes.
- * *checked: datasets looked at; *bad: faults. STATUS_INPUT when the file is no checkpoint, or too
- * damaged to be one. */
+ * *checked: datasets looked at; *bad: faults. STATUS_INPUT when the file is no checkpoint, or so
+ * damaged that HDF5 crashes or does not return: a child process (fork) reads it. */
 enum status checkpoint_verify(const char *path,
                               void (*report)(void *context, const char *dataset, const char *what),
                               void *context, int64_t *checked, int64_t *bad, struct error *error);

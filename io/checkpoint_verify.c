@@ -1,23 +1,52 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "io/checkpoint_internal.h"
+
+/* HDF5 itself may crash, or not return, on a file whose inner structure is damaged (a flipped bit
+ * in the heap of variable-length strings is enough). So a child process reads the file and tells
+ * what it finds through a pipe; what kills the child is one more finding.
+ *
+ * A message: its kind, then two texts, each ended by NUL. */
+enum message {
+    MESSAGE_OBJECT = 'o',  /* path: looked at from here on */
+    MESSAGE_DATASET = 'd', /* path: a dataset was counted */
+    MESSAGE_FAULT = 'f',   /* path, what */
+    MESSAGE_REFUSED = 'r', /* status as a digit, error message */
+    MESSAGE_END = 'e',
+};
 
 struct verification {
     const char *file_name;
     hid_t file;
     struct checkpoint_manifest manifest;
-    void (*report)(void *context, const char *dataset, const char *what);
-    void *context;
-    int64_t *checked, *bad;
+    FILE *messages;
 };
 
+static void tell(struct verification *verification, enum message kind, const char *first,
+                 const char *second) {
+    fprintf(verification->messages, "%c%s%c%s%c", kind, first, '\0', second, '\0');
+    fflush(verification->messages);
+}
+
+/* The processor time that an object of so many bytes may take at most; the child ends when it is
+ * over (SIGPROF). */
+static void allow_time(size_t bytes) {
+    const struct itimerval limit = {.it_value.tv_sec = 10 + (time_t)(bytes / 10000000)};
+    setitimer(ITIMER_PROF, &limit, NULL);
+}
+
 static void fault(struct verification *verification, const char *path, const char *what) {
-    (*verification->bad)++;
-    if (verification->report)
-        verification->report(verification->context, path, what);
+    tell(verification, MESSAGE_FAULT, path, what);
 }
 
 static void unreadable(struct verification *verification, const char *path, const char *reason) {
@@ -28,7 +57,7 @@ static void unreadable(struct verification *verification, const char *path, cons
 
 static void verify_dataset(struct verification *verification, hid_t dataset, const char *path) {
     const ptrdiff_t index = checkpoint_manifest_find(&verification->manifest, path, "");
-    (*verification->checked)++;
+    tell(verification, MESSAGE_DATASET, path, "");
     if (index < 0) {
         fault(verification, path, "not in the manifest");
         return;
@@ -38,8 +67,12 @@ static void verify_dataset(struct verification *verification, hid_t dataset, con
     struct checkpoint_shape shape;
     struct error reason;
     char sum[65];
-    if (checkpoint_shape_read(&shape, dataset, &reason) != STATUS_OK ||
-        checkpoint_dataset_digest(dataset, &shape, sum, &reason) != STATUS_OK)
+    enum status status = checkpoint_shape_read(&shape, dataset, &reason);
+    if (status == STATUS_OK) {
+        allow_time(checkpoint_shape_bytes(&shape));
+        status = checkpoint_dataset_digest(dataset, &shape, sum, &reason);
+    }
+    if (status != STATUS_OK)
         unreadable(verification, path, reason.message);
     else if (strcmp(sum, line->sum) != 0)
         fault(verification, path, "differs from its checksum");
@@ -129,6 +162,8 @@ static void verify_link(struct verification *verification, const struct place *p
     }
     if (!checkpoint_path_is_run(path) && strcmp(path, "/manifest") != 0) {
         bool is_external;
+        tell(verification, MESSAGE_OBJECT, path, "");
+        allow_time(0);
         const hid_t object = link_is_ours(verification, place, name, &is_external)
                                  ? H5Oopen(place->group, name, H5P_DEFAULT)
                                  : H5I_INVALID_HID;
@@ -158,26 +193,126 @@ static void report_missing(struct verification *verification) {
             fault(verification, verification->manifest.lines[i].path, "missing");
 }
 
+/* All of it, in the child. */
+static void verify_file(const char *path, FILE *messages) {
+    struct verification verification = {.file_name = path, .messages = messages};
+    struct error error;
+    allow_time(0);
+    enum status status = checkpoint_hdf5_prepare(&error);
+    if (status == STATUS_OK)
+        status = checkpoint_file_open(path, &verification.file, &error);
+    if (status == STATUS_OK)
+        status = checkpoint_manifest_read(&verification.manifest, verification.file, path, &error);
+    if (status != STATUS_OK) {
+        tell(&verification, MESSAGE_REFUSED, status == STATUS_INPUT ? "1" : "3", error.message);
+        return;
+    }
+    const hid_t root = H5Gopen2(verification.file, "/", H5P_DEFAULT);
+    tell(&verification, MESSAGE_OBJECT, "/", "");
+    verify_attributes(&verification, root, "/");
+    verify_group(&verification, &(const struct place){root, "", 0, false});
+    report_missing(&verification);
+    tell(&verification, MESSAGE_END, "", "");
+}
+
+/* What the parent has heard. */
+struct hearing {
+    void (*report)(void *context, const char *dataset, const char *what);
+    void *context;
+    int64_t *checked, *bad;
+    char object[CHECKPOINT_MAX_PATH + 32]; /* the last one looked at */
+    bool ended;
+    enum status refused;
+};
+
+static void hear_fault(struct hearing *hearing, const char *path, const char *what) {
+    (*hearing->bad)++;
+    if (hearing->report)
+        hearing->report(hearing->context, path, what);
+}
+
+static void hear_message(struct hearing *hearing, int kind, const char *first, const char *second,
+                         struct error *error) {
+    switch (kind) {
+    case MESSAGE_OBJECT:
+        snprintf(hearing->object, sizeof hearing->object, "%s", first);
+        break;
+    case MESSAGE_DATASET:
+        (*hearing->checked)++;
+        break;
+    case MESSAGE_FAULT:
+        hear_fault(hearing, first, second);
+        break;
+    case MESSAGE_REFUSED:
+        hearing->refused = *first == '1' ? STATUS_INPUT : STATUS_FAILED;
+        error_set(error, hearing->refused, "%s", second);
+        hearing->ended = true;
+        break;
+    default:
+        hearing->ended = true;
+    }
+}
+
+static void hear_messages(struct hearing *hearing, FILE *messages, struct error *error) {
+    char *first = NULL, *second = NULL;
+    size_t first_capacity = 0, second_capacity = 0;
+    for (int kind = fgetc(messages); kind != EOF; kind = fgetc(messages))
+        if (getdelim(&first, &first_capacity, '\0', messages) > 0 &&
+            getdelim(&second, &second_capacity, '\0', messages) > 0)
+            hear_message(hearing, kind, first, second, error);
+    free(first);
+    free(second);
+}
+
+/* The child ended before it had said all. */
+static enum status child_died(struct hearing *hearing, const char *path, int child_status,
+                              struct error *error) {
+    const int number = WIFSIGNALED(child_status) ? WTERMSIG(child_status) : 0;
+    const char *reason = number == SIGPROF ? "it does not come to an end"
+                         : number != 0     ? strsignal(number)
+                                           : "it stopped";
+    char what[200];
+    snprintf(what, sizeof what, "cannot be read: HDF5 fails on it (%s)", reason);
+    if (*hearing->object)
+        hear_fault(hearing, hearing->object, what);
+    return error_set(error, STATUS_INPUT,
+                     "%s: damaged so that HDF5 fails on it (%s); looked at %lld datasets", path,
+                     reason, (long long)*hearing->checked);
+}
+
+/* No core file, and nothing on the terminal from a C library that finds its heap corrupted: the
+ * parent says it. */
+static void verify_in_child(const char *path, FILE *messages) {
+    setrlimit(RLIMIT_CORE, &(const struct rlimit){0, 0});
+    const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (nowhere >= 0)
+        dup2(nowhere, STDERR_FILENO);
+    verify_file(path, messages);
+}
+
 enum status checkpoint_verify(const char *path,
                               void (*report)(void *context, const char *dataset, const char *what),
                               void *context, int64_t *checked, int64_t *bad, struct error *error) {
     *checked = *bad = 0;
-    struct verification verification = {
-        .file_name = path, .report = report, .context = context, .checked = checked, .bad = bad};
-    enum status status = checkpoint_hdf5_prepare(error);
-    if (status == STATUS_OK)
-        status = checkpoint_file_open(path, &verification.file, error);
-    if (status != STATUS_OK)
-        return status;
-    status = checkpoint_manifest_read(&verification.manifest, verification.file, path, error);
-    if (status == STATUS_OK) {
-        const hid_t root = H5Gopen2(verification.file, "/", H5P_DEFAULT);
-        verify_attributes(&verification, root, "/");
-        verify_group(&verification, &(const struct place){root, "", 0, false});
-        report_missing(&verification);
-        H5Gclose(root);
-        checkpoint_manifest_free(&verification.manifest);
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return error_set(error, STATUS_FAILED, "%s: no pipe: %s", path, strerror(errno));
+    fflush(NULL); /* or the child would have it to write, too */
+    const pid_t child = fork();
+    FILE *messages = fdopen(ends[child == 0 ? 1 : 0], child == 0 ? "w" : "r");
+    if (child == 0) {
+        if (messages)
+            verify_in_child(path, messages);
+        _exit(0);
     }
-    H5Fclose(verification.file);
-    return status;
+    close(ends[1]);
+    struct hearing hearing = {.report = report, .context = context, .checked = checked, .bad = bad};
+    int child_status = 0;
+    if (messages && child > 0)
+        hear_messages(&hearing, messages, error);
+    if (messages)
+        fclose(messages);
+    if (child < 0 || !messages || waitpid(child, &child_status, 0) != child)
+        return error_set(error, STATUS_FAILED, "%s: no child process: %s", path, strerror(errno));
+    return hearing.ended ? hearing.refused : child_died(&hearing, path, child_status, error);
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # What users open a checkpoint with: h5ls, h5dump and (where there is one) h5py show what was written,
 # without a plug-in when it is not compressed, with ours when it is.
-# Usage: test_checkpoint_tools.sh WRITE_CHECKPOINT COMPARE_CHECKPOINTS PLUGIN_FOLDER
+# Usage: test_checkpoint_tools.sh WRITE_TOOL COMPARE_TOOL PLUGIN_FOLDER
 set -eu
 write=$1 compare=$2 plugins=$3
 command -v h5dump >/dev/null || { echo "h5dump is not installed: skipped"; exit 77; }

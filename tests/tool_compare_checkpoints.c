@@ -1,4 +1,4 @@
-/* compare_checkpoints A.h5 B.h5: whether two checkpoints hold the same: the manifest, every dataset
+/* tool_compare_checkpoints A.h5 B.h5: whether two checkpoints hold the same: the manifest, every dataset
  * decoded (type, shape, elements), every object's attributes; not what is under /run. Prints the
  * first difference. Exit status 0: the same, 1: different, 2: one cannot be read. */
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* write_checkpoint OUTPUT.h5 none|zstd single|sharded [SHIFT]: a small checkpoint of known content
+/* tool_write_checkpoint OUTPUT.h5 none|zstd single|sharded [SHIFT]: a small checkpoint of known content
  * for the tests that look at it with other tools. /w: int4 [2500, 501], element e is (e + SHIFT) %
  * 16 - 8 (two chunks, the second an edge); /b: bf16 [64], element i is 1.5 * 2^(i - 32). */
 #include <stdio.h>

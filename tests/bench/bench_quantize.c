@@ -27,8 +27,8 @@ static double best_read_rate(const uint64_t *data, size_t bytes) {
     return best;
 }
 
-static double best_quantize_rate(const void *data, enum number_type type, bool symmetric,
-                                 int64_t group, const float *multiplier) {
+static double best_quantize_rate(enum kernel_path path, const void *data, enum number_type type,
+                                 bool symmetric, int64_t group, const float *multiplier) {
     const struct quantize_format format = {group, symmetric, QUANTIZE_AMAX_7_5, NUMBER_F16};
     const struct quantize_source source = {data, type, COLUMNS, COLUMNS, multiplier, NULL};
     const int64_t groups = quantize_group_count(&format, COLUMNS);
@@ -42,8 +42,8 @@ static double best_quantize_rate(const void *data, enum number_type type, bool s
     for (int repeat = 0; repeat < REPEATS; repeat++) {
         const double start = measure_seconds();
         for (int64_t row = 0; row < rows; row += BLOCK)
-            quantize_rows_int4(kernel_path_best(), &format, &source, row, row + BLOCK, packed,
-                               scales, symmetric ? NULL : zero_points, errors, squares, scratch);
+            quantize_rows_int4(path, &format, &source, row, row + BLOCK, packed, scales,
+                               symmetric ? NULL : zero_points, errors, squares, scratch);
         const double rate =
             (double)(rows * COLUMNS) * (double)number_size(type) / (measure_seconds() - start);
         best = rate > best ? rate : best;
@@ -66,16 +66,17 @@ int main(void) {
     for (int i = 0; i < COLUMNS; i++)
         multiplier[i] = 1.0f + (float)i / COLUMNS;
     const double read = best_read_rate((const uint64_t *)(const void *)data, bytes);
-    printf("path %s, one thread; one core reads %.1f GB/s\n", kernel_path_name(kernel_path_best()),
-           read / 1e9);
+    const enum kernel_path path = kernel_path_best();
+    printf("path %s, one thread; one core reads %.1f GB/s\n", kernel_path_name(path), read / 1e9);
     printf("type  group  form         folded  GB/s read  share\n");
     static const char *const types[] = {"f32", "f16", "bf16"};
     for (int type = NUMBER_BF16; type >= NUMBER_F32; type--)
         for (int64_t group = 128; group >= 64; group /= 2)
             for (int symmetric = 0; symmetric < 2; symmetric++)
                 for (int folded = 0; folded < 2; folded++) {
-                    const double rate = best_quantize_rate(data, (enum number_type)type, symmetric,
-                                                           group, folded ? multiplier : NULL);
+                    const double rate =
+                        best_quantize_rate(path, data, (enum number_type)type, symmetric, group,
+                                           folded ? multiplier : NULL);
                     printf("%-4s  %5d  %-11s  %-6s  %9.1f  %5.2f\n", types[type], (int)group,
                            symmetric ? "symmetric" : "zero points", folded ? "yes" : "no",
                            rate / 1e9, rate / read);

@@ -16,7 +16,7 @@ struct attention_shape {
     int heads, kv_heads, head_dim;   /* heads is a multiple of kv_heads (grouped-query attention) */
     int64_t context;                 /* positions the cache has room for */
     int64_t window;                  /* a token sees this many positions, itself included; 0: all */
-    float scale;                     /* scores are multiplied by it: 1/sqrt(head_dim) */
+    float scale;                     /* scores are multiplied by it, > 0: 1/sqrt(head_dim) */
     const float *alibi_slopes;       /* (heads), score += slope * key position; NULL: none */
     enum matmul_precision precision; /* MATMUL_BF16: cache in bf16; MATMUL_F32: cache in f32 */
 };

@@ -29,7 +29,7 @@ struct row_functions {
     void (*narrow_bf16)(uint16_t *narrow, const float *x, int64_t count);
 
     /* One step of an online softmax: scores become exp(score - largest so far), where a score is
-     * score[i] * scale + slope * (position + i). */
+     * score[i] * scale + slope * (position + i), scale > 0. */
     void (*softmax)(struct softmax *running, float *score, int64_t count, float scale, float slope,
                     int64_t position);
     /* sum[i] = sum[i] * factor + x[i] */

@@ -103,46 +103,65 @@ static void narrow_bf16(uint16_t *narrow, const float *x, int64_t count) {
         narrow[i] = number_to_bf16(x[i]);
 }
 
-/* Scores in place; returns the largest. */
-static inline float scale_scores(float *score, int64_t count, float scale, float slope,
-                                 int64_t position) {
-    const float first = (float)position;
-    float largest = -INFINITY;
+static inline float larger(float a, float b) {
+    return a > b ? a : b;
+}
+
+/* NaN is passed over. Four vectors a step, so that it does not wait for one chain of maxima. */
+static inline float largest_of(const float *x, int64_t count) {
+    float lanes[LANES], largest = -INFINITY;
+    for (int lane = 0; lane < LANES; lane++)
+        lanes[lane] = -INFINITY;
+    int64_t i = 0;
+    for (; i + 4 * LANES <= count; i += 4 * LANES)
+#pragma omp simd
+        for (int lane = 0; lane < LANES; lane++) {
+            const float *at = x + i + lane;
+            const float low = larger(at[LANES], larger(at[0], -INFINITY));
+            const float high = larger(at[3 * LANES], larger(at[2 * LANES], -INFINITY));
+            lanes[lane] = larger(larger(low, high), lanes[lane]);
+        }
 #pragma omp simd reduction(max : largest)
-    for (int64_t i = 0; i < count; i++) {
-        const float scaled = fmaf(slope, first + (float)(int32_t)i, score[i] * scale);
-        score[i] = scaled;
-        largest = scaled > largest ? scaled : largest;
-    }
+    for (int64_t j = i; j < count; j++)
+        largest = larger(x[j], largest);
+    for (int lane = 0; lane < LANES; lane++)
+        largest = larger(lanes[lane], largest);
     return largest;
 }
 
-/* x[i] = exp(x[i] - largest); returns their sum. */
-static inline float exponentials(float *x, int64_t count, float largest) {
+/* x[i] = exp(x[i] * scale - largest); returns their sum. */
+static inline float exponentials(float *x, int64_t count, float scale, float largest) {
     float lanes[LANES] = {0};
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES)
 #pragma omp simd
         for (int lane = 0; lane < LANES; lane++) {
-            const float value = math_exp(x[i + lane] - largest);
+            const float value = math_exp(x[i + lane] * scale - largest);
             x[i + lane] = value;
             lanes[lane] += value;
         }
     for (int lane = 0; i + lane < count; lane++) {
-        const float value = math_exp(x[i + lane] - largest);
+        const float value = math_exp(x[i + lane] * scale - largest);
         x[i + lane] = value;
         lanes[lane] += value;
     }
     return sum_of_lanes(lanes);
 }
 
+/* Rounding is monotonic: the largest product is that of the largest score. */
 static void softmax(struct softmax *running, float *score, int64_t count, float scale, float slope,
                     int64_t position) {
+    if (slope != 0.0f) {
+        const float first = (float)position;
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            score[i] = fmaf(slope, first + (float)(int32_t)i, score[i] * scale);
+        scale = 1.0f;
+    }
     const float before = running->largest;
-    const float here = scale_scores(score, count, scale, slope, position);
-    running->largest = here > before ? here : before;
+    running->largest = larger(largest_of(score, count) * scale, before);
     running->factor = math_exp(before - running->largest);
-    const float total = exponentials(score, count, running->largest);
+    const float total = exponentials(score, count, scale, running->largest);
     running->total = fmaf(running->total, running->factor, total);
 }
 

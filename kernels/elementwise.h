@@ -1,6 +1,6 @@
 /* Norms, rotary embedding, activations and sums: everything between the products. All in f32, the
- * same bits on every path and for any number of threads: sums run in a fixed order, and exp, sin,
- * cos, tanh, log2, log, pow are our own (kernels/math), so that no libm's version shows. */
+ * same bits on every path and for any number of threads: sums run in a fixed order, and the functions
+ * are our own (kernels/math_functions.h), so that no libm's version shows. */
 #ifndef FPTQ_KERNELS_ELEMENTWISE_H
 #define FPTQ_KERNELS_ELEMENTWISE_H
 
@@ -35,9 +35,9 @@ void rope_apply(const struct compute *compute, float *x, int64_t stride, int64_t
 /* gate (T, C; row stride) = silu(gate) * up (T, C; row stride), silu(x) = x / (1 + exp(-x)). */
 void activation_silu_multiply(const struct compute *compute, float *gate, int64_t gate_stride,
                               const float *up, int64_t up_stride, int64_t tokens, int64_t channels);
-/* x = gelu(x), the tanh form (BLOOM). */
+/* x (T, C) = gelu(x), the tanh form (BLOOM), computed as x / (1 + exp(-2 u)): the same function. */
 void activation_gelu_tanh(const struct compute *compute, float *x, int64_t tokens, int64_t channels);
-/* x (T, C) += y (T, C) */
+/* x += y, `count` numbers each */
 void elementwise_add(const struct compute *compute, float *x, const float *y, int64_t count);
 /* x (T, C; row stride) += bias (C) */
 void elementwise_add_bias(const struct compute *compute, float *x, int64_t stride, const float *bias,

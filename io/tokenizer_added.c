@@ -122,9 +122,10 @@ static enum status stands_alone(const struct tokenizer *tokenizer, const char *t
     return status;
 }
 
-/* The library's order of steps, kept also where it lets segments overlap (a token of white space
- * within what rstrip has taken): single_word passes over a match, lstrip goes back no further than
- * the last end, rstrip does not move where the search goes on. */
+/* The library's order of steps, kept also where it lets segments overlap: single_word passes over a
+ * match, lstrip goes back no further than the last end, rstrip does not move where the search goes
+ * on (so a token of white space may be found within what was taken; with lstrip nothing is left of
+ * it, and it is dropped). */
 enum status added_scan(const struct tokenizer *tokenizer, const struct added_trie *trie,
                        const char *text, size_t length, added_segment_function function,
                        void *context, struct error *error) {
@@ -162,6 +163,8 @@ enum status added_scan(const struct tokenizer *tokenizer, const struct added_tri
         if (token->rstrip)
             for (size_t count; end < length && (count = white_space(text + end, length - end));)
                 end += count;
+        if (begin >= end)
+            continue;
         if (done < begin)
             status = function(context, &(struct added_segment){done, begin, -1});
         if (status == STATUS_OK)

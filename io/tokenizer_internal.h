@@ -147,6 +147,7 @@ struct tokenizer {
     struct added_trie plain, normalized; /* searched before and after normalization */
     struct regex *word_at_start;         /* for single_word; NULL where no token asks for it */
     struct id_list prefix, suffix;       /* the post-processor's */
+    bool has_template;
     int64_t size;
     struct text_buffer valid; /* scratch */
     struct text_buffer normal[2];

@@ -288,8 +288,8 @@ static enum status enter_added_token(struct tokenizer *tokenizer, int32_t index,
 
 enum status load_added_tokens(struct tokenizer *tokenizer, const json_t *tokens,
                               struct error *error) {
-    static const char word[] =
-        "\\A\\w"; /* translated to Unicode's alphabetic, marks, digits, connectors */
+    /* \w of UTS 18, which is not Oniguruma's */
+    static const char word[] = "\\A[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
     size_t count = json_array_size(tokens);
     if (tokens && !json_is_null(tokens) && !json_is_array(tokens))
         return error_set(error, STATUS_INPUT, "%s: added_tokens is not an array",

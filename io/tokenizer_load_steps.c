@@ -241,6 +241,14 @@ static enum status read_prepend_scheme(const struct tokenizer *tokenizer, const 
                      tokenizer->origin, where);
 }
 
+/* "first" asks where a piece lay in the text as it came: known where nothing has moved. */
+static bool may_prepend_first(const struct tokenizer *tokenizer) {
+    bool may = tokenizer->splitter_count == 1;
+    for (size_t i = 0; i < tokenizer->normalizer_count; i++)
+        may = may && tokenizer->normalizers[i].kind == NORMALIZE_NFC;
+    return may;
+}
+
 static enum status add_metaspace(struct tokenizer *tokenizer, const json_t *json, const char *where,
                                  struct error *error) {
     static const char *const keys[] = {
@@ -261,6 +269,12 @@ static enum status add_metaspace(struct tokenizer *tokenizer, const json_t *json
         status = new_splitter(tokenizer, SPLIT_METASPACE, &splitter, error);
     if (status == STATUS_OK)
         status = read_prepend_scheme(tokenizer, json, where, &splitter->prepend, error);
+    if (status == STATUS_OK && splitter->prepend == PREPEND_FIRST && !may_prepend_first(tokenizer))
+        status =
+            error_set(error, STATUS_INPUT,
+                      "%s: %s: prepend_scheme \"first\" is supported for the first step only, and "
+                      "not after a Prepend or Replace normalizer",
+                      tokenizer->origin, where);
     if (status == STATUS_OK) {
         status = copy_string(tokenizer, replacement, length, &splitter->replacement, error);
         splitter->replacement_length = length;

@@ -7,57 +7,52 @@
 
 enum { NESTING_LIMIT = 8 };
 
-static enum status insert_id(const struct tokenizer *tokenizer, struct id_list *list, size_t at,
-                             int32_t id, struct error *error) {
+static enum status append_id(const struct tokenizer *tokenizer, struct id_list *list, int32_t id,
+                             struct error *error) {
     int32_t *ids = realloc(list->ids, (list->count + 1) * sizeof *ids);
     if (!ids)
         return load_out_of_memory(tokenizer, error);
-    memmove(ids + at + 1, ids + at, (list->count - at) * sizeof *ids);
-    ids[at] = id;
+    ids[list->count++] = id;
     list->ids = ids;
-    list->count++;
     return STATUS_OK;
 }
 
 /* {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}} */
-static enum status insert_special(struct tokenizer *tokenizer, const json_t *specials,
-                                  const json_t *name, struct id_list *list, size_t *at,
-                                  struct error *error) {
-    const json_t *special =
-        json_is_string(name) ? json_object_get(specials, json_string_value(name)) : NULL;
-    const json_t *ids = json_object_get(special, "ids"), *id;
+static enum status append_special(struct tokenizer *tokenizer, const json_t *specials,
+                                  const json_t *name, struct id_list *list, struct error *error) {
+    const json_t *ids = json_object_get(json_object_get(specials, json_string_value(name)), "ids");
     if (!json_is_array(ids))
         return error_set(error, STATUS_INPUT,
                          "%s: post_processor: special_tokens has no ids for \"%s\"",
-                         tokenizer->origin, json_is_string(name) ? json_string_value(name) : "?");
-    size_t index;
+                         tokenizer->origin, json_string_value(name));
     enum status status = STATUS_OK;
-    json_array_foreach(ids, index, id) {
+    for (size_t i = 0; i < json_array_size(ids) && status == STATUS_OK; i++) {
+        const json_t *id = json_array_get(ids, i);
         json_int_t value = json_is_integer(id) ? json_integer_value(id) : -1;
         if (value < 0 || value >= INT32_MAX)
             return error_set(error, STATUS_INPUT,
                              "%s: post_processor: special_tokens: bad id for \"%s\"",
                              tokenizer->origin, json_string_value(name));
-        status = insert_id(tokenizer, list, (*at)++, (int32_t)value, error);
-        if (status != STATUS_OK)
-            break;
+        status = append_id(tokenizer, list, (int32_t)value, error);
     }
     return status;
 }
 
-/* "single" of a TemplateProcessing: special tokens around one {"Sequence": {"id": "A"}}. It goes
- * around what earlier processors have added. */
+/* "single" of a TemplateProcessing: special tokens around one {"Sequence": {"id": "A"}}. */
 static enum status load_template(struct tokenizer *tokenizer, const json_t *json,
                                  struct error *error) {
     static const char *const keys[] = {"type", "single", "pair", "special_tokens", NULL};
-    const json_t *single = json_object_get(json, "single"), *item;
+    const json_t *single = json_object_get(json, "single");
     const json_t *specials = json_object_get(json, "special_tokens");
     enum status status = load_check_keys(tokenizer, json, "post_processor", keys, error);
-    if (status != STATUS_OK)
-        return status;
-    size_t index, before = 0, after = tokenizer->suffix.count;
+    if (status == STATUS_OK && tokenizer->has_template)
+        return error_set(error, STATUS_INPUT,
+                         "%s: post_processor has more than one TemplateProcessing",
+                         tokenizer->origin);
+    tokenizer->has_template = true;
     bool seen = false;
-    json_array_foreach(single, index, item) {
+    for (size_t i = 0; i < json_array_size(single) && status == STATUS_OK; i++) {
+        const json_t *item = json_array_get(single, i);
         const json_t *sequence = json_object_get(item, "Sequence");
         const json_t *special = json_object_get(item, "SpecialToken");
         const json_t *id = json_object_get(sequence ? sequence : special, "id");
@@ -66,20 +61,17 @@ static enum status load_template(struct tokenizer *tokenizer, const json_t *json
         if (!good)
             return error_set(error, STATUS_INPUT,
                              "%s: post_processor: single[%zu] is not understood", tokenizer->origin,
-                             index);
+                             i);
         if (sequence)
             seen = true;
         else
-            status = insert_special(tokenizer, specials, id,
-                                    seen ? &tokenizer->suffix : &tokenizer->prefix,
-                                    seen ? &after : &before, error);
-        if (status != STATUS_OK)
-            return status;
+            status = append_special(tokenizer, specials, id,
+                                    seen ? &tokenizer->suffix : &tokenizer->prefix, error);
     }
-    if (!seen)
+    if (status == STATUS_OK && !seen)
         return error_set(error, STATUS_INPUT, "%s: post_processor: single has no sequence A",
                          tokenizer->origin);
-    return STATUS_OK;
+    return status;
 }
 
 static enum status load_processor(struct tokenizer *tokenizer, const json_t *json, int depth,

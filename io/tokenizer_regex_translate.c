@@ -2,7 +2,10 @@
  *
  * What differs, and is translated: nested classes ([a[bc]], a union); \s (PCRE2 adds U+180E), \w,
  * \d; \p{Script} (PCRE2 takes script extensions); \v (a vertical tab, PCRE2: a class); \uHHHH;
- * {,n}. What is not listed here is an error: better none than another reading. */
+ * {,n}. What is not listed here is an error: better none than another reading.
+ *
+ * What stays different: characters newer than PCRE2's Unicode (14 in 10.42) belong to no class
+ * here; under (?i: PCRE2 folds single characters only (Oniguruma also matches ss with ß). */
 #include <ctype.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -28,7 +31,7 @@ struct item {
     bool negated; /* of a class: all but text */
 };
 
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD "\\p{Alphabetic}\\p{M}\\p{N}\\p{Pc}"
 
 static enum status unsupported(struct translation *t, const char *what) {
     return error_set(t->error, STATUS_INPUT, "%s: %s: %s is not supported (byte %zu of \"%.*s\")",
@@ -86,11 +89,11 @@ static bool read_hex(struct translation *t, int least, int most, uint32_t *value
     return digits >= least && *value <= 0x10ffff;
 }
 
-/* {NAME} or {^NAME} after \p: a general category, or a script by name. */
+/* {NAME} or {^NAME} after \p: a general category, one of three properties, or a script by name. */
 static enum status read_property(struct translation *t, bool negated, struct item *item) {
-    static const char categories[] =
+    static const char properties[] =
         " C Cc Cf Cn Co L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi "
-        "Po Ps S Sc Sk Sm So Z Zl Zp Zs ";
+        "Po Ps S Sc Sk Sm So Z Zl Zp Zs Alphabetic Join_Control White_Space ";
     if (!next_is(t, "{"))
         return unsupported(t, "\\p without braces");
     t->at++;
@@ -108,10 +111,10 @@ static enum status read_property(struct translation *t, bool negated, struct ite
     t->at++;
     name[count] = ' ';
     name[count + 1] = 0;
-    bool category = strstr(categories, name) != NULL;
+    bool is_script = !strstr(properties, name);
     name[count] = 0;
     char text[80];
-    snprintf(text, sizeof text, "\\p{%s%s}", category ? "" : "sc:", name + 1);
+    snprintf(text, sizeof text, "\\p{%s%s}", is_script ? "sc:" : "", name + 1);
     set_class(item, text, negated);
     return STATUS_OK;
 }

@@ -3,13 +3,15 @@
  *
  *   tool_tokenize [-s] TOKENIZER.json FILE.jsonl      documents
  *   tool_tokenize [-s] -l TOKENIZER.json FILE         each line of any file, without its newline
- * -s: with the post-processor's tokens (BOS). */
+ * -s: with the post-processor's tokens (BOS). TOKENIZER.json may also be a model: a folder or a
+ * GGUF file. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "io/corpus.h"
+#include "io/model_source.h"
 #include "io/tokenizer.h"
 
 static void stop_on(enum status status, const struct error *error) {
@@ -35,6 +37,19 @@ static char *read_whole(const char *path, size_t *length) {
     }
     fclose(file);
     return data;
+}
+
+static char *read_tokenizer(const char *path, size_t *length) {
+    size_t count = strlen(path);
+    if (count > 5 && strcmp(path + count - 5, ".json") == 0)
+        return read_whole(path, length);
+    struct model_source *source;
+    struct error error;
+    char *json;
+    stop_on(model_source_open(path, &source, &error), &error);
+    stop_on(model_source_tokenizer_json(source, &json, length, &error), &error);
+    model_source_close(source);
+    return json;
 }
 
 static void print_ids(struct tokenizer *tokenizer, const char *text, size_t length, int special,
@@ -92,7 +107,7 @@ int main(int count, char **arguments) {
     struct tokenizer *tokenizer;
     struct token_list list = {0};
     size_t length;
-    char *json = read_whole(arguments[optind], &length);
+    char *json = read_tokenizer(arguments[optind], &length);
     stop_on(tokenizer_create(json, length, arguments[optind], &tokenizer, &error), &error);
     free(json);
     (lines ? print_lines : print_documents)(tokenizer, arguments[optind + 1], special, &list);

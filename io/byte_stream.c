@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 enum { INPUT_BYTES = 1 << 17, WINDOW_LOG = 27 };
 
@@ -89,11 +90,14 @@ enum status byte_stream_read(struct byte_stream *stream, char *buffer, size_t ca
                            : STATUS_OK;
         }
         size_t result = ZSTD_decompressStream(stream->decoder, &output, &stream->input);
+        if (ZSTD_getErrorCode(result) == ZSTD_error_frameParameter_windowTooLarge)
+            return fault(stream, STATUS_INPUT, line, "the zstd data needs a window above 128 MiB: ",
+                         "compress it again without --long", error);
         if (ZSTD_isError(result))
             return fault(stream, STATUS_INPUT, line, "bad zstd data: ", ZSTD_getErrorName(result),
                          error);
         stream->in_frame = result != 0;
-        stream->more = output.pos == output.size;
+        stream->more = stream->in_frame && output.pos == output.size;
     }
     *count = output.pos;
     return STATUS_OK;

@@ -10,7 +10,10 @@
 #include "io/checkpoint_internal.h"
 #include "io/hdf5_zstd_filter.h"
 
+/* Files are closed here, or given up: HDF5 has nothing to do at exit, and would crash there over a
+ * file that it could not write. (Refused, without harm, from the second call on.) */
 enum status checkpoint_hdf5_prepare(struct error *error) {
+    H5dont_atexit();
     if (H5open() < 0 || H5Eset_auto2(H5E_DEFAULT, NULL, NULL) < 0 ||
         H5Zregister(hdf5_zstd_filter()) < 0)
         return error_set(error, STATUS_FAILED, "HDF5 cannot be initialised");

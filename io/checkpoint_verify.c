@@ -253,13 +253,23 @@ static void hear_message(struct hearing *hearing, int kind, const char *first, c
     }
 }
 
+/* Names come from the file: nothing in them is to reach a terminal as control characters. */
+static void make_printable(char *text) {
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = '?';
+}
+
 static void hear_messages(struct hearing *hearing, FILE *messages, struct error *error) {
     char *first = NULL, *second = NULL;
     size_t first_capacity = 0, second_capacity = 0;
     for (int kind = fgetc(messages); kind != EOF; kind = fgetc(messages))
         if (getdelim(&first, &first_capacity, '\0', messages) > 0 &&
-            getdelim(&second, &second_capacity, '\0', messages) > 0)
+            getdelim(&second, &second_capacity, '\0', messages) > 0) {
+            make_printable(first);
+            make_printable(second);
             hear_message(hearing, kind, first, second, error);
+        }
     free(first);
     free(second);
 }

@@ -2,11 +2,14 @@
  * manifest repeat; damage is found. Random data (the seed is printed). */
 #include <hdf5.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -422,6 +425,61 @@ static void test_misuse_is_refused(void **state) {
     assert_null(part);
 }
 
+/* Several kinds of dataset, until one cannot be written. */
+static enum status write_until_full(const char *output, struct error *error) {
+    const struct layer *layer = &model->layer[0];
+    struct checkpoint_part *part;
+    enum status status = checkpoint_part_create(output, "x", CHECKPOINT_ZSTD, &part, error);
+    if (status != STATUS_OK)
+        return status;
+    for (int i = 0; i < 40 && status == STATUS_OK; i++) {
+        char path[50];
+        snprintf(path, sizeof path, "/group%d/small", i);
+        status = checkpoint_part_write(part, path, CHECKPOINT_F32, 1, (const int64_t[]){COLUMNS},
+                                       layer->absmax, error);
+        snprintf(path, sizeof path, "/group%d/chunked", i);
+        if (status == STATUS_OK)
+            status = checkpoint_part_write(part, path, CHECKPOINT_INT4, 2,
+                                           (const int64_t[]){ROWS, 4}, layer->zero_point, error);
+        if (status == STATUS_OK)
+            status = checkpoint_part_attribute_text(part, path, "kind", "zero points", error);
+    }
+    if (status == STATUS_OK)
+        return checkpoint_part_finish(part, error);
+    checkpoint_part_abandon(part);
+    return status;
+}
+
+/* A limit on the size of files stands for the full disk: at any place of the file the message names
+ * the reason, nothing is left, and the program ends as it should. */
+static void test_full_disk(void **state) {
+    (void)state;
+    struct error error;
+    const char *output = output_path("full.h5"), *part = output_path("full.parts/x.h5");
+    const char *parts = output_path("full.parts");
+    CHECK(write_until_full(output, &error));
+    struct stat whole;
+    assert_int_equal(stat(part, &whole), 0);
+    assert_int_equal(unlink(part), 0);
+    for (int i = 0; i < 50; i++) {
+        const rlim_t bytes = (rlim_t)whole.st_size * (rlim_t)i / 50;
+        const pid_t child = fork();
+        if (child == 0) {
+            signal(SIGXFSZ, SIG_IGN);
+            setrlimit(RLIMIT_FSIZE, &(const struct rlimit){bytes, bytes});
+            const enum status status = write_until_full(output, &error);
+            const bool right = status == STATUS_FAILED && strstr(error.message, "File too large");
+            exit(right ? 0 : 1); /* not _exit: HDF5 would have its say at exit */
+        }
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (status != 0)
+            fail_msg("limit of %llu bytes: child's status is 0x%x", (unsigned long long)bytes,
+                     status);
+        assert_int_equal(rmdir(parts), 0);
+    }
+}
+
 static void test_stale_and_overlapping_parts(void **state) {
     (void)state;
     struct error error;
@@ -523,6 +581,7 @@ int main(void) {
         cmocka_unit_test(test_bytes_repeat),
         cmocka_unit_test(test_compressed_chunks),
         cmocka_unit_test(test_misuse_is_refused),
+        cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_stale_and_overlapping_parts),
         cmocka_unit_test(test_verify_finds_damage),
         cmocka_unit_test(test_verify_refuses_other_files),

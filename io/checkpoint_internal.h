@@ -5,6 +5,7 @@
 #ifndef FPTQ_IO_CHECKPOINT_INTERNAL_H
 #define FPTQ_IO_CHECKPOINT_INTERNAL_H
 
+#define H5_USE_110_API /* newer versions of HDF5 offer that of 1.10 too */
 #include <hdf5.h>
 
 #include "io/checkpoint.h"

@@ -290,9 +290,13 @@ static enum status child_died(struct hearing *hearing, const char *path, int chi
                      reason, (long long)*hearing->checked);
 }
 
-/* No core file, and nothing on the terminal from a C library that finds its heap corrupted: the
- * parent says it. */
+/* A crash is to end the child, whatever handlers the program has (MPI has some); with no core file
+ * and nothing on the terminal from a C library that finds its heap corrupted: the parent says it.
+ */
 static void verify_in_child(const char *path, FILE *messages) {
+    const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGPROF};
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+        signal(signals[i], SIG_DFL);
     setrlimit(RLIMIT_CORE, &(const struct rlimit){0, 0});
     const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (nowhere >= 0)

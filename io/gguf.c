@@ -308,7 +308,8 @@ static enum status read_header(struct gguf *gguf, struct error *error) {
     uint32_t version = 0;
     uint64_t tensors = 0, keys = 0;
     if (!take(&walk, magic, 4) || memcmp(magic, "GGUF", 4))
-        return error_set(error, STATUS_INPUT, "%s: not a GGUF file", path);
+        return error_set(error, STATUS_INPUT,
+                         "%s: not a GGUF file (a Hugging Face model is named by its folder)", path);
     if (!take(&walk, &version, sizeof version) || version != 3)
         return error_set(error, STATUS_INPUT, "%s: GGUF version %u%s; only version 3 is read", path,
                          version, version == 0x03000000 ? " (big-endian 3)" : "");

@@ -1,4 +1,5 @@
-/* A file mapped read-only: its pages are the operating system's, shared by all ranks of a host. */
+/* A file mapped read-only: its pages are the operating system's, shared by all ranks of a host. A file
+ * that is cut short while it is mapped ends the program where it is read (SIGBUS). */
 #ifndef FPTQ_IO_MAPPED_FILE_H
 #define FPTQ_IO_MAPPED_FILE_H
 
@@ -12,6 +13,7 @@ struct mapped_file {
     char *path;
 };
 
+/* STATUS_INPUT where there is no such file, or it is no regular one. */
 enum status mapped_file_open(const char *path, struct mapped_file *file, struct error *error);
 /* Tell the system that bytes [offset, offset + length) are needed soon / not any more. */
 void mapped_file_advise(const struct mapped_file *file, size_t offset, size_t length, int needed);

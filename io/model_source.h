@@ -1,6 +1,7 @@
 /* A model on disk: a Hugging Face folder (config.json, *.safetensors with or without
  * model.safetensors.index.json, tokenizer.json) or one GGUF v3 file. Opening checks every header
- * (offsets, sizes, overlaps, shapes against sizes) and maps the files; no weight is read.
+ * (offsets, sizes, overlaps, shapes against sizes) and maps the files; no weight is read. A folder with
+ * both model.safetensors and an index is read from model.safetensors, as transformers does.
  *
  * Both kinds look alike afterwards: a config in the keys of Hugging Face's config.json, tensors by
  * Hugging Face name, a tokenizer in the form of tokenizer.json. For GGUF the config and the

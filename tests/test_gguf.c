@@ -118,6 +118,8 @@ static void refuses_keys_that_lie(void **state) {
         bytes_add_u32(&deep, 9);
         bytes_add_u64(&deep, 1);
     }
+    bytes_add_u32(&deep, 0); /* well formed but for its depth */
+    bytes_add_u64(&deep, 0);
     gguf_add_key(&file, "deep", 9, deep.data, deep.size);
     bytes_free(&deep);
     expect_refusal(&file, "key deep");
@@ -255,7 +257,7 @@ static void refuses_tensors_that_lie(void **state) {
          "tensor bad: its shape is impossible, or no whole number of Q4_0 blocks"},
         {14, 1, {255}, 0, "no whole number of Q6_K blocks"},
         {0, 1, {65}, 256, "tensor bad (260 bytes at offset 256) runs beyond"},
-        {0, 1, {8}, 8, "tensor bad at offset 8"},
+        {0, 1, {8}, 264, "tensor bad at offset 264"},
         {0, 1, {8}, 1ull << 63, "runs beyond"},
         {0, 1, {8}, UINT64_MAX - 31, "runs beyond"},
         {0, 1, {8}, 224, "overlaps another one"},

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "io/gguf_vocabulary.h"
 #include "io/tokenizer.h"
 #include "model_files.h"
 
@@ -341,6 +342,55 @@ static void add_pieces(struct gguf_file *file) {
     gguf_add_u32(file, "tokenizer.ggml.eos_token_id", 2);
 }
 
+/* The best score first; of one piece's splits the longer left part, in characters; only NORMAL
+ * tokens. */
+static void merges_of_scores(void **state) {
+    (void)state;
+    static const char *const pieces[] = {"\xc3\xa9",
+                                         "b",
+                                         "c",
+                                         "bc",
+                                         "\xc3\xa9"
+                                         "b",
+                                         "x",
+                                         "xb",
+                                         "\xc3\xa9"
+                                         "bc",
+                                         "cb"};
+    static const int32_t types[] = {1, 1, 1, 1, 1, 3, 1, 1, 1};
+    static const float scores[] = {-9, -9, -9, -2, -1, 0, -1, -1, -2};
+    static const char *const expected[] = {"\xc3\xa9"
+                                           "b",
+                                           "c",
+                                           "\xc3\xa9",
+                                           "bc",
+                                           "\xc3\xa9",
+                                           "b",
+                                           "b",
+                                           "c",
+                                           "c",
+                                           "b"};
+    struct gguf_file file = {0};
+    struct gguf gguf;
+    struct error error = {0};
+    struct gguf_vocabulary vocabulary;
+    gguf_add_strings(&file, "tokenizer.ggml.tokens", pieces, 9);
+    gguf_add_array(&file, "tokenizer.ggml.token_type", 5, 9, types, sizeof types);
+    gguf_add_array(&file, "tokenizer.ggml.scores", 6, 9, scores, sizeof scores);
+    open_file(&file, &gguf);
+    assert_int_equal(gguf_vocabulary_read(&gguf, &vocabulary, &error), STATUS_OK);
+    assert_int_equal(vocabulary.merge_count, 5);
+    for (int i = 0; i < 5; i++) {
+        const struct gguf_merge *merge = &vocabulary.merges[i];
+        assert_int_equal(merge->left->length, strlen(expected[2 * i]));
+        assert_memory_equal(merge->left->text, expected[2 * i], merge->left->length);
+        assert_int_equal(merge->right->length, strlen(expected[2 * i + 1]));
+        assert_memory_equal(merge->right->text, expected[2 * i + 1], merge->right->length);
+    }
+    gguf_vocabulary_free(&vocabulary);
+    gguf_close(&gguf);
+}
+
 static void tokenizer_of_pieces(void **state) {
     (void)state;
     struct gguf_file file = {0};
@@ -415,6 +465,7 @@ static void refuses_tokenizers(void **state) {
         {{"a", "b"}, "a b", {1, 1}, "merge 0 \"a b\" is not two tokens"},
         {{"a", "aa"}, "aa", {1, 1}, "merge 0 \"aa\""},
         {{"a", "aa"}, "a ", {1, 1}, "merge 0"},
+        {{"a", ""}, "a ", {1, 1}, "merge 0"},
         {{"a", "aa"}, " ", {1, 1}, "merge 0"},
         {{"a", "aa"}, "", {1, 1}, "merge 0"},
         {{"a", "aa"}, "a a", {1, 5}, "merge 0"},
@@ -450,11 +501,11 @@ static void refuses_tokenizers(void **state) {
 int main(void) {
     memory_file = memory_file_make();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(config_of_llama),     cmocka_unit_test(config_of_qwen2),
-        cmocka_unit_test(config_of_bloom),     cmocka_unit_test(recovers_llama3_rope_scaling),
-        cmocka_unit_test(refuses_configs),     cmocka_unit_test(names_of_tensors),
-        cmocka_unit_test(tokenizer_of_pieces), cmocka_unit_test(tokenizer_of_words),
-        cmocka_unit_test(refuses_tokenizers),
+        cmocka_unit_test(config_of_llama),    cmocka_unit_test(config_of_qwen2),
+        cmocka_unit_test(config_of_bloom),    cmocka_unit_test(recovers_llama3_rope_scaling),
+        cmocka_unit_test(refuses_configs),    cmocka_unit_test(names_of_tensors),
+        cmocka_unit_test(merges_of_scores),   cmocka_unit_test(tokenizer_of_pieces),
+        cmocka_unit_test(tokenizer_of_words), cmocka_unit_test(refuses_tokenizers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Compare logits and maxima with what reference_logits.py recorded (numpy; development only).
+"""Compare logits and maxima of tool_logits with what reference_logits.py recorded (needs numpy).
 
-    tests/compare_logits.py REFERENCE_FOLDER LABEL=LOGITS.f32[,MAXIMA.f32] ...
+    tests/compare_logits.py [--limit ERROR] REFERENCE_FOLDER LABEL=OUT ...
 
-LOGITS.f32 holds (tokens, vocabulary) raw float32 for the reference's ids, MAXIMA.f32 the maxima of every
-site in the reference's order. Prints relative L2 errors against transformers' float32 run, next to the
-error of transformers' own bf16 run.
+OUT.logits holds (tokens, vocabulary) raw float32 for the reference's ids, OUT.maxima (may be
+missing) the maxima of every site in the reference's order. Prints relative L2 errors against
+transformers' float32 run, next to those of its own bf16 run. Exit status 1 when the error of
+the logits or of any site's maxima is beyond ERROR.
 """
 
 import argparse
 import os
+import sys
 
 import numpy as np
 
@@ -24,7 +26,9 @@ def read_reference(folder):
             elif len(rest) == 1:
                 facts[name] = float(rest[0])
             else:
-                data = np.fromfile(os.path.join(folder, f"{name}.{rest[0]}"), "<" + rest[0].replace("32", "4"))
+                data = np.fromfile(
+                    os.path.join(folder, f"{name}.{rest[0]}"), "<" + rest[0].replace("32", "4")
+                )
                 arrays[name] = data.reshape([int(size) for size in rest[1:]])
     return arrays, sites, facts
 
@@ -35,42 +39,50 @@ def relative_error(values, reference):
 
 def largest_site_error(values, reference, sites):
     """The worst site's relative L2 error of its maxima, and which it is."""
-    worst, begin = (-1.0, ""), 0
-    for layer, site, channels in sites:
+    errors, begin = [], 0
+    for _, _, channels in sites:
         part = slice(begin, begin + channels)
-        worst = max(worst, (relative_error(values[part], reference[part]), f"layer {layer} {site}"))
+        errors.append(relative_error(values[part], reference[part]))
         begin += channels
-    return worst
+    layer, site, _ = sites[np.argmax(errors)]
+    return np.max(errors), f"layer {layer} {site}"
 
 
 def report(label, logits, maxima, reference, sites):
-    line = f"{label:24} logits {logits:.3e}"
-    if maxima is not None:
-        error, where = largest_site_error(maxima, reference["maxima"], sites)
-        line += f"   maxima {relative_error(maxima, reference['maxima']):.3e}, worst {error:.3e} ({where})"
-    print(line)
+    """Print one line; the largest of its errors."""
+    if maxima is None:
+        print(f"{label:24} logits {logits:.3e}")
+        return logits
+    error, where = largest_site_error(maxima, reference["maxima"], sites)
+    print(
+        f"{label:24} logits {logits:.3e}   maxima"
+        f" {relative_error(maxima, reference['maxima']):.3e}, worst {error:.3e} ({where})"
+    )
+    return max(logits, error)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--limit", type=float, default=np.inf)
     parser.add_argument("reference")
-    parser.add_argument("runs", nargs="*", metavar="LABEL=LOGITS.f32[,MAXIMA.f32]")
+    parser.add_argument("runs", nargs="*", metavar="LABEL=OUT")
     options = parser.parse_args()
     reference, sites, facts = read_reference(options.reference)
     kept, vocabulary = reference["logits"].shape
     every = len(reference["ids"]) // kept
 
     report("transformers bf16", facts["bf16_error"], reference["maxima_bf16"], reference, sites)
+    worst = 0.0
     for run in options.runs:
-        label, _, files = run.partition("=")
-        logits, *maxima = files.split(",")
-        ours = np.fromfile(logits, "<f4").reshape(-1, vocabulary)
-        if len(ours) != kept:
-            ours = ours[::every]
-        report(label, relative_error(ours, reference["logits"]),
-               np.fromfile(maxima[0], "<f4") if maxima else None, reference, sites)
-        agree = np.mean(ours.argmax(1) == reference["logits"].argmax(1))
+        label, _, path = run.partition("=")
+        logits = np.fromfile(path + ".logits", "<f4").reshape(-1, vocabulary)[::every]
+        maxima = np.fromfile(path + ".maxima", "<f4") if os.path.exists(path + ".maxima") else None
+        error = relative_error(logits, reference["logits"])
+        worst = np.maximum(worst, report(label, error, maxima, reference, sites))  # NaN stays
+        agree = np.mean(logits.argmax(1) == reference["logits"].argmax(1))
         print(f"{'':24} same most likely token at {100 * agree:.1f}% of positions")
+    if not worst <= options.limit:
+        sys.exit(f"an error is beyond {options.limit:g}")
 
 
 if __name__ == "__main__":

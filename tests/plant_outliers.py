@@ -4,8 +4,8 @@
     tests/plant_outliers.py IN OUT [--seed 0] --plant LAYER:SITE:FACTOR[:COUNT] ...
 
 IN and OUT are Hugging Face folders (LLaMA, Mistral, Qwen2, BLOOM). Each plant multiplies COUNT (1)
-channels, chosen by the seed, of the site's input by FACTOR, a power of two (so that bf16 and f16 stay
-exact), and divides the columns that read them:
+channels, chosen by the seed, of the site's input by FACTOR, a power of two (so that bf16 and f16
+stay exact), and divides the columns that read them:
 
     attention_input   weight (and bias) of the norm in front          | q, k, v columns
     attention_output  rows (and bias) of v; the same channel of every | o columns
@@ -32,8 +32,10 @@ class Model:
     def __init__(self, folder):
         with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
             config = json.load(file)
-        self.files = {path: load_file(path)
-                      for path in sorted(glob.glob(os.path.join(folder, "*.safetensors")))}
+        self.files = {
+            path: load_file(path)
+            for path in sorted(glob.glob(os.path.join(folder, "*.safetensors")))
+        }
         self.place = {name: tensors for tensors in self.files.values() for name in tensors}
         self.bloom = config["model_type"] == "bloom"
         if self.bloom:
@@ -62,20 +64,28 @@ class Model:
 
     def save(self, folder):
         for path, tensors in self.files.items():
-            save_file(tensors, os.path.join(folder, os.path.basename(path)), metadata={"format": "pt"})
+            save_file(
+                tensors, os.path.join(folder, os.path.basename(path)), metadata={"format": "pt"}
+            )
 
 
 def site_of(model, layer, site):
     """(writers, readers) of a site: modules by name."""
     block = f"{model.prefix}.{layer}."
-    llama = {"attention_input": (["input_layernorm"], ["self_attn.q_proj", "self_attn.k_proj",
-                                                       "self_attn.v_proj"]),
-             "attention_output": (["self_attn.v_proj"], ["self_attn.o_proj"]),
-             "mlp_input": (["post_attention_layernorm"], ["mlp.gate_proj", "mlp.up_proj"]),
-             "mlp_hidden": (["mlp.up_proj"], ["mlp.down_proj"])}
-    bloom = {"attention_input": (["input_layernorm"], ["self_attention.query_key_value"]),
-             "attention_output": (["self_attention.query_key_value"], ["self_attention.dense"]),
-             "mlp_input": (["post_attention_layernorm"], ["mlp.dense_h_to_4h"])}
+    llama = {
+        "attention_input": (
+            ["input_layernorm"],
+            ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        ),
+        "attention_output": (["self_attn.v_proj"], ["self_attn.o_proj"]),
+        "mlp_input": (["post_attention_layernorm"], ["mlp.gate_proj", "mlp.up_proj"]),
+        "mlp_hidden": (["mlp.up_proj"], ["mlp.down_proj"]),
+    }
+    bloom = {
+        "attention_input": (["input_layernorm"], ["self_attention.query_key_value"]),
+        "attention_output": (["self_attention.query_key_value"], ["self_attention.dense"]),
+        "mlp_input": (["post_attention_layernorm"], ["mlp.dense_h_to_4h"]),
+    }
     sites = bloom if model.bloom else llama
     if site not in sites:
         raise SystemExit(f"{site}: cannot be planted; known are {', '.join(sites)}")
@@ -123,7 +133,9 @@ def main():
     parser.add_argument("source")
     parser.add_argument("target")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plant", action="append", required=True, metavar="LAYER:SITE:FACTOR[:COUNT]")
+    parser.add_argument(
+        "--plant", action="append", required=True, metavar="LAYER:SITE:FACTOR[:COUNT]"
+    )
     options = parser.parse_args()
 
     model, rng = Model(options.source), random.Random(options.seed)

@@ -5,13 +5,13 @@
 
 MODEL is a Hugging Face folder or a GGUF file; OUTPUT a folder, made here:
 
-    index.txt        "NAME TYPE DIMENSION..." for each file NAME.TYPE, raw and little-endian, then lines
+    index.txt        "NAME TYPE DIMENSION..." for each file NAME.TYPE, raw and little-endian, then
                      "site LAYER SITE CHANNELS" in the order of the maxima, and "bf16_error VALUE":
                      relative L2 error of transformers' own bf16 logits against its f32 logits
     ids.i32          (tokens) the input
-    logits.f32       (tokens / every, vocabulary) at positions 0, every, 2 every ... computed in float32
+    logits.f32       (tokens / every, vocabulary) at positions 0, every, 2 every ..., in float32
     logits_bf16.f32  the same, computed in bf16; only with --every 1
-    maxima.f32       for each layer and site, the largest magnitude of each input channel, in float32
+    maxima.f32       for each layer and site, each input channel's largest magnitude, in float32
     maxima_bf16.f32  the same, computed in bf16
 """
 
@@ -25,13 +25,19 @@ import transformers
 import make_demo_text
 
 # The sites of a layer, in order, and a linear that reads each: LLaMA-like names, BLOOM's names.
-SITES = {"attention_input": ("q_proj", "query_key_value"), "attention_output": ("o_proj", "dense"),
-         "mlp_input": ("gate_proj", "dense_h_to_4h"), "mlp_hidden": ("down_proj", "dense_4h_to_h")}
+SITES = {
+    "attention_input": ("q_proj", "query_key_value"),
+    "attention_output": ("o_proj", "dense"),
+    "mlp_input": ("gate_proj", "dense_h_to_4h"),
+    "mlp_hidden": ("down_proj", "dense_4h_to_h"),
+}
 
 
 def load(path, dtype):
     folder, file = os.path.split(path) if path.endswith(".gguf") else (path, None)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder or ".", gguf_file=file, dtype=dtype)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder or ".", gguf_file=file, dtype=dtype
+    )
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder or ".", gguf_file=file)
     return model.eval(), tokenizer
 
@@ -57,6 +63,7 @@ class SiteMaxima:
         def keep(_, inputs):
             maxima = inputs[0].detach().abs().flatten(0, -2).amax(0).float()
             self.values[layer, site] = torch.maximum(self.values[layer, site], maxima)
+
         return keep
 
     def reset(self):
@@ -65,7 +72,9 @@ class SiteMaxima:
 
 
 def fixed_ids(tokenizer, count):
-    text = "\n".join(text for kind, text in make_demo_text.documents(100, seed=77) if kind == "Stories")
+    text = "\n".join(
+        text for kind, text in make_demo_text.documents(100, seed=77) if kind == "Stories"
+    )
     return np.array(tokenizer(text)["input_ids"][:count], dtype=np.int32)
 
 
@@ -75,7 +84,9 @@ def run(path, dtype, count, every):
     maxima = SiteMaxima(model)
     with torch.inference_mode():
         logits = model(torch.tensor(ids.astype(np.int64))[None]).logits[0]
-    loss = torch.nn.functional.cross_entropy(logits[:-1].float(), torch.tensor(ids[1:].astype(np.int64)))
+    loss = torch.nn.functional.cross_entropy(
+        logits[:-1].float(), torch.tensor(ids[1:].astype(np.int64))
+    )
     print(f"{path} {dtype}: {count} tokens, loss {loss:.4f}")
     return ids, logits.float().numpy()[::every].copy(), maxima.values
 
@@ -85,7 +96,9 @@ def main():
     parser.add_argument("model")
     parser.add_argument("output")
     parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--every", type=int, default=1, help="keep the logits of every so many tokens")
+    parser.add_argument(
+        "--every", type=int, default=1, help="keep the logits of every so many tokens"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.makedirs(options.output, exist_ok=True)
@@ -105,7 +118,8 @@ def main():
         for name, array in arrays.items():
             kind = "i32" if array.dtype == np.int32 else "f32"
             array.astype("<i4" if kind == "i32" else "<f4").tofile(
-                os.path.join(options.output, f"{name}.{kind}"))
+                os.path.join(options.output, f"{name}.{kind}")
+            )
             print(name, kind, *array.shape, file=index)
         for (layer, site), value in sites.items():
             print("site", layer, site, value.numel(), file=index)

@@ -3,10 +3,10 @@
 
     tests/train_demo.py [--steps 800] [--work FOLDER] [--plant-only] tests/demo
 
-Writes model/ (config.json, model.safetensors in bf16, tokenizer.json) and expected_policies.txt. The
-training text comes from make_demo_text.py with other seeds than the demo's text, which serves as the
-held-out text here and for calibration. The plants bring sites into all three ranges of FPTQ's policy
-without changing the function: see plant_outliers.py.
+Writes model/ (config.json, model.safetensors in bf16, tokenizer.json) and expected_policies.txt.
+The training text comes from make_demo_text.py with other seeds than the demo's text, which serves
+as the held-out text here and for calibration. The plants bring sites into all three ranges of
+FPTQ's policy without changing the function: see plant_outliers.py.
 """
 
 import argparse
@@ -30,34 +30,49 @@ SEED = 20240229
 SEQUENCE = 512
 END = "<|endoftext|>"
 # Qwen2's split pattern: digits one by one, letters with one space or mark in front.
-PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
-CONFIG = dict(hidden_size=192, intermediate_size=276, num_hidden_layers=5, num_attention_heads=6,
-              num_key_value_heads=2, max_position_embeddings=SEQUENCE, rms_norm_eps=1e-5,
-              rope_theta=10000.0, tie_word_embeddings=True, vocab_size=1024)
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CONFIG = dict(
+    hidden_size=192,
+    intermediate_size=276,
+    num_hidden_layers=5,
+    num_attention_heads=6,
+    num_key_value_heads=2,
+    max_position_embeddings=SEQUENCE,
+    rms_norm_eps=1e-5,
+    rope_theta=10000.0,
+    tie_word_embeddings=True,
+    vocab_size=1024,
+)
 
 V0, V1, MARGIN = 15.0, 150.0, 1.5
-# What each site is to become, layer by layer: Static, Equalized or Dynamic. As in trained models of
-# real size: the norms' outputs mostly between the thresholds, o_proj's input small, down_proj's mixed.
-PLAN = {"attention_input": "SEEED", "attention_output": "SSSES", "mlp_input": "ESEED",
-        "mlp_hidden": "SEDEE"}
+# What each site is to become, layer by layer: Static, Equalized or Dynamic. As in large models: the
+# norms' outputs mostly between the thresholds, o_proj's input small, down_proj's mixed.
+PLAN = {
+    "attention_input": "SEEED",
+    "attention_output": "SSSES",
+    "mlp_input": "ESEED",
+    "mlp_hidden": "SEDEE",
+}
 TARGET = {"S": 6.0, "E": 45.0, "D": 450.0}
 
 README = """# The demo's model
 A small LLaMA (5 layers, 192 wide, 6 heads with 2 key/value heads, hidden 276, vocabulary 1024, tied
-embeddings, bf16), trained by `tests/train_demo.py` on text that `tests/make_demo_text.py` makes from
-templates: no outside data, and under the project's licence. `hidden 276` is no multiple of a group size,
-on purpose. The tokenizer is byte-level BPE with Qwen2's split pattern.
+embeddings, bf16), trained by `tests/train_demo.py` on text that `tests/make_demo_text.py` makes
+from templates: no outside data, and under the project's licence. 276 is no multiple of a group
+size, on purpose. The tokenizer is byte-level BPE with Qwen2's split pattern.
 
-Held-out loss, nats a token, on the text of `tests/demo/text.jsonl.zst` (another seed than the training's):
+Held-out loss, nats a token, on the demo's text (made with another seed than the training's):
 
 | step | loss |
 |---|---|
 {losses}
-Then `tests/plant_outliers.py` planted outlier channels, as large models grow them, so that inputs fall into
-all three ranges of FPTQ's policy; `../expected_policies.txt` has the answer for every site. A planted
-channel's factor is divided out again in the weights that read it: all factors are powers of two, and the
-logits are the same to the last bit.
+Then `tests/plant_outliers.py` planted outlier channels, as large models grow them, so that inputs
+fall into all three ranges of FPTQ's policy; `../expected_policies.txt` has the answer for every
+site. A planted channel's factor is divided out again in the weights that read it: all factors are
+powers of two, and the logits are the same to the last bit.
 
 {plants}
 """
@@ -70,13 +85,19 @@ def texts(count, seed):
 def train_tokenizer(folder):
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.normalizer = tokenizers.normalizers.NFC()
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
-        tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERN), behavior="isolated"),
-        tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERN), behavior="isolated"),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=CONFIG["vocab_size"], special_tokens=[END], show_progress=False,
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet())
+        vocab_size=CONFIG["vocab_size"],
+        special_tokens=[END],
+        show_progress=False,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator(texts(4000, seed=2), trainer)
     tokenizer.save(os.path.join(folder, "tokenizer.json"))
     with open(os.path.join(folder, "tokenizer_config.json"), "w", encoding="utf-8") as file:
@@ -91,13 +112,15 @@ def stream(tokenizer, documents):
 
 
 def windows(ids, length):
-    return ids[:len(ids) // length * length].view(-1, length)
+    return ids[: len(ids) // length * length].view(-1, length)
 
 
 def loss_of(model, batch):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(batch).logits
-    return torch.nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), batch[:, 1:].flatten())
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), batch[:, 1:].flatten()
+    )
 
 
 @torch.inference_mode()
@@ -109,13 +132,18 @@ def train(model, tokenizer, steps):
     ids = stream(tokenizer, texts(8000, seed=3))
     held_out = windows(stream(tokenizer, texts(480, seed=1)), SEQUENCE)[:64].split(8)
     data, generator = windows(ids, SEQUENCE), torch.Generator().manual_seed(SEED)
-    print(f"{len(ids)} tokens to train on, {held_out[0].numel() * len(held_out)} held out", flush=True)
+    print(
+        f"{len(ids)} tokens to train on, {held_out[0].numel() * len(held_out)} held out", flush=True
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1, betas=(0.9, 0.95), weight_decay=0.05)
     log, begin = [], time.time()
     for step in range(steps + 1):
         if step % 100 == 0 or step == steps:
             log.append((step, held_out_loss(model, held_out)))
-            print(f"step {step}: held-out loss {log[-1][1]:.4f}, {time.time() - begin:.0f} s", flush=True)
+            print(
+                f"step {step}: held-out loss {log[-1][1]:.4f}, {time.time() - begin:.0f} s",
+                flush=True,
+            )
         for group in optimizer.param_groups:
             group["lr"] = 4e-3 * min(1, (step + 1) / 30) * (0.03 + 0.97 * (1 - step / (steps + 1)))
         batch = data[torch.randint(len(data), (4,), generator=generator)]
@@ -129,8 +157,9 @@ def train(model, tokenizer, steps):
 def train_model(folder, steps):
     """Tokenizer, model in bf16 and loss.txt into the folder."""
     tokenizer = train_tokenizer(folder)
-    config = transformers.LlamaConfig(**CONFIG, bos_token_id=None, pad_token_id=None,
-                                      eos_token_id=tokenizer.token_to_id(END))
+    config = transformers.LlamaConfig(
+        **CONFIG, bos_token_id=None, pad_token_id=None, eos_token_id=tokenizer.token_to_id(END)
+    )
     model = transformers.LlamaForCausalLM(config)
     print(f"{sum(p.numel() for p in model.parameters())} parameters", flush=True)
     log = train(model, tokenizer, steps)
@@ -180,9 +209,19 @@ def plant_plan(source, target, maxima):
 def write_texts(source, target, plants):
     """config.json as most models of the family have it, the tokenizer, README.md."""
     rope = {"rope_theta": CONFIG["rope_theta"], "rope_scaling": None}
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"} | CONFIG | rope | {
-        "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "bos_token_id": None,
-        "eos_token_id": 0, "torch_dtype": "bfloat16"}
+    config = (
+        {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+        | CONFIG
+        | rope
+        | {
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+            "bos_token_id": None,
+            "eos_token_id": 0,
+            "torch_dtype": "bfloat16",
+        }
+    )
     with open(os.path.join(target, "config.json"), "w", encoding="utf-8") as file:
         print(json.dumps(config, indent=2), file=file)
     for name in "tokenizer.json", "tokenizer_config.json":
@@ -194,11 +233,15 @@ def write_texts(source, target, plants):
 
 
 def check_policies(path, maxima):
-    """Write the policy of every site, and its range; insist on the margin for any windows chosen."""
+    """Write the policy and range of every site; insist on the margin for any windows chosen."""
     names = {"S": "static", "E": "equalized", "D": "dynamic"}
     with open(path, "w", encoding="utf-8") as file:
-        print(f"# Expected policies at v0 = {V0:g}, v1 = {V1:g}: layer, site, policy, range over the whole",
-              "text", file=file)
+        print(
+            f"# Expected policies at v0 = {V0:g}, v1 = {V1:g}: layer, site, policy, range over the"
+            " whole",
+            "text",
+            file=file,
+        )
         for (layer, site), measured in maxima.items():
             policy, v = names[PLAN[site][layer]], measured.max(1)
             low = {"static": 0, "equalized": V0 * MARGIN, "dynamic": V1 * MARGIN}[policy]
@@ -226,9 +269,13 @@ def main():
     _, tokenizer = reference_logits.load(options.work, torch.float32)
 
     # Batches of 16 windows at random, as a calibration takes, and the whole text as the last one.
-    ids, order = windows(stream(tokenizer._tokenizer, texts(480, seed=1)), 256), np.random.default_rng(SEED)
+    ids, order = windows(
+        stream(tokenizer._tokenizer, texts(480, seed=1)), 256
+    ), np.random.default_rng(SEED)
     batches = [ids[order.choice(len(ids), 16, replace=False)] for _ in range(20)] + [ids]
-    write_texts(options.work, target, plant_plan(options.work, target, measure(options.work, batches)))
+    write_texts(
+        options.work, target, plant_plan(options.work, target, measure(options.work, batches))
+    )
     check_policies(os.path.join(options.output, "expected_policies.txt"), measure(target, batches))
 
     before, _ = reference_logits.load(options.work, torch.float32)

@@ -271,6 +271,8 @@ static enum status enter_added_token(struct tokenizer *tokenizer, int32_t index,
     const struct added_token *token = &tokenizer->added[index];
     const char *content = token->content;
     size_t length = token->length;
+    if (length == 0)
+        return STATUS_OK; /* the library passes over it */
     if (token->normalized) {
         enum status status =
             normalize(tokenizer->normalizers, tokenizer->normalizer_count, tokenizer->normal,
@@ -279,7 +281,9 @@ static enum status enter_added_token(struct tokenizer *tokenizer, int32_t index,
             return status;
     }
     if (length == 0)
-        return STATUS_OK;
+        return error_set(error, STATUS_INPUT,
+                         "%s: added_tokens[%d]: nothing is left of it after the normalizer",
+                         tokenizer->origin, (int)index);
     if (!added_trie_add(token->normalized ? &tokenizer->normalized : &tokenizer->plain, content,
                         length, index))
         return load_out_of_memory(tokenizer, error);

@@ -11,6 +11,14 @@ line for all of TEXT. Lines of TEXT hold newlines and trailing spaces as \\n and
 --configurations makes N random small tokenizers of every supported part and compares each on random strings.
 --model MODEL lets the tool read the tokenizer of a model (a folder or a GGUF file) instead of TOKENIZER.json.
 Prints what was compared, and the first differences; exits with 1 if there are any.
+
+The last run, with tokenizers 0.23.3, PCRE2 10.42 and utf8proc 2.8: no difference in
+  LLaMA-2's vectors (mixed 27672 tokens, small 4433, UTF-8 sample 7626);
+  1000 web documents (4.7 MB): LLaMA-2 1189962 tokens, Qwen2.5 1009846, SmolLM2 1082287, stories260K 2815066;
+  WikiText-2's test lines; every character of Unicode in one line; 3000 random strings for each of them;
+  the tokenizers made from GGUF metadata, against transformers' with the steps it leaves out there (NFC for
+  Qwen2.5: 1009844 tokens, Digits for SmolLM2: 1081792);
+  10000 random configurations: 37 million tokens.
 """
 import argparse
 import json
@@ -39,10 +47,11 @@ SPECIAL = ("  \t\n\r\v\f\x1c\x85\xa0\u1680\u180e\u2000\u2009\u200b\u200d\u2028\u
 
 
 def random_character(generator, first, end):
-    """Not a surrogate, nor a character that Python's Unicode (14 in 3.11, as PCRE2 10.42's) does not know yet."""
+    """Not a surrogate, nor a character that Python's Unicode (14 in 3.11, as PCRE2 10.42's) does not know yet, nor
+    U+07FD, a mark of Unicode 11 that the library's NFC (Unicode 9) does not put in order."""
     while True:
         character = chr(generator.randrange(first, end))
-        if unicodedata.category(character) not in ("Cs", "Cn") or 0x40000 <= ord(character) < 0xe0000:
+        if character != "\u07fd" and unicodedata.category(character) not in ("Cs", "Cn") or 0x40000 <= ord(character) < 0xe0000:
             return character
 
 
@@ -67,15 +76,20 @@ def random_text(generator, added):
 
 
 PATTERNS = (
+    # GPT-2, Llama-3, BLOOM, GPT-4o, DeepSeek
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     r" ?[^(\s|[.,!?…。，、।۔،])]+",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
-    r"[一-龥\u3040-ゟ゠-ヿ]+", r"[0-9][0-9][0-9]", r"\d", r"\p{N}{1,3}", r"\s?\p{L}++", r"(?<=\p{L})\p{N}|\w+?|\W", r"[^\W_]" if False else r"[^\s\d]",
-    r"\p{Han}+|\P{Han}", r"(?>a|the)*", r"x*", r"\s", r"[\p{^L}&&&]|[a-c[x-z]\-]+" if False else r"[a-c[x-z]\-]+", r"^ |$", r"(?=[A-Z])", r"\{|\t|{|}", r"[-a]|[a-]|[+--]",
-    r"\x{1F3C3}|\x41|\u4e2d", r"a{,2}b|l{2,}|o{1}", r".", r"(?i:k|ſ)+", r"[^]" if False else r"[^\r\n]+", r"\A\s|\z|\Z",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"""
+    r"\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳ]+", r"\s?[!-/:-~！-／：-～‘-‟\u3000-。]+", r"\s+$", r"[一-龥ࠀ-一가-\ud7ff]+",
+    # one construct each
+    r"[0-9][0-9][0-9]", r"\d", r"\p{N}{1,3}", r"\s?\p{L}++", r"(?<=\p{L})\p{N}|\w+?|\W", r"[^\s\d]", r"\p{Han}+|\P{Han}",
+    r"(?>a|the)*", r"x*", r"\s", r"[a-c[x-z]\-]+", r"^ |$", r"(?=[A-Z])", r"\{|\t|{|}", r"[-a]|[a-]|[+--]", r"[^\r\n]+",
+    r"\x{1F3C3}|\x41|\u4e2d", r"a{,2}b|l{2,}|o{1}", r".", r"(?i:k|ſ)+", r"\A\s|\z|\Z", r"[\p{^L}\S]+",
 )
 
 
@@ -167,6 +181,11 @@ def compare_configurations(tool, count, seed):
         configuration = random_configuration(generator)
         reference = tokenizers.Tokenizer.from_str(json.dumps(configuration))
         added = [token["content"] for token in configuration["added_tokens"]]
+        normalized = [token["content"] for token in configuration["added_tokens"] if token["normalized"]]
+        if reference.normalizer:
+            normalized = [reference.normalizer.normalize_str(content) for content in normalized]
+        if "" in normalized or len(set(normalized)) < len(normalized):
+            continue  # the library finds an empty one everywhere, and one of two that are the same at random
         texts, expected = [], []
         for _ in range(40):
             text = random_text(generator, added)

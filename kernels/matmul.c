@@ -48,6 +48,10 @@ static int64_t tile_width(const struct matmul_kernel *kernel, int64_t rows, int6
     return minimum(kernel->width, round_up(rows - m, kernel->vector));
 }
 
+/* Pieces of work that each thread has on average: few, since long reads are fast, and nothing
+ * fetches a piece's first weights ahead. */
+enum { PIECES = 4 };
+
 struct packing {
     const struct matmul_kernel *kernel;
     const struct matmul_packed *packed;
@@ -58,6 +62,8 @@ struct packing {
 };
 
 /* Pieces are ranges of k, so that each maximum has one owner. */
+enum { PACK_K = 64 /* a multiple of every k_multiple */ };
+
 static void pack_range(const struct packing *packing, int64_t k_begin, int64_t k_end) {
     const struct matmul_kernel *kernel = packing->kernel;
     const int64_t rows = packing->packed->rows;
@@ -72,8 +78,6 @@ static void pack_range(const struct packing *packing, int64_t k_begin, int64_t k
         }
     }
 }
-
-enum { PACK_K = 128 }; /* k of a piece, a multiple of every k_multiple */
 
 static void pack_task(void *context, int64_t begin, int64_t end, int thread) {
     (void)thread;
@@ -103,7 +107,9 @@ void matmul_pack(const struct compute *compute, struct matmul_packed *packed, co
                  float *maxima) {
     struct packing packing =
         begin_packing(compute->path, packed, x, rows, columns, stride, precision, maxima);
-    team_for(compute->team, (columns + PACK_K - 1) / PACK_K, 1, pack_task, &packing);
+    const int64_t items = (columns + PACK_K - 1) / PACK_K,
+                  pieces = PIECES * team_size(compute->team);
+    team_for(compute->team, items, (items + pieces - 1) / pieces, pack_task, &packing);
 }
 
 void matmul_pack_serial(enum kernel_path path, struct matmul_packed *packed, const float *x,
@@ -114,11 +120,9 @@ void matmul_pack_serial(enum kernel_path path, struct matmul_packed *packed, con
     pack_range(&packing, 0, columns);
 }
 
-/* A thread's scratch: two panels of W, then the sums of a panel's rows over a block of m. */
-enum { PANEL_BYTES = 128 * 1024, SUM_ROWS = 64 };
-
+/* A thread's scratch: two panels of W, then the sums of a block. */
 size_t matmul_scratch_bytes(void) {
-    return 2 * PANEL_BYTES + SUM_ROWS * MATMUL_SUM_STRIDE * sizeof(float);
+    return 2 * MATMUL_PANEL_BYTES + MATMUL_BLOCK_ROWS * MATMUL_SUM_STRIDE * sizeof(float);
 }
 
 struct product {
@@ -127,142 +131,168 @@ struct product {
     int64_t y_stride;
     const struct matmul_packed *x;
     const struct matmul_weight *w;
-    int64_t panel_rows; /* an item is a panel of W against a block of m */
+    int64_t w_size, row_bytes; /* of an element of W, from row to row */
+    int64_t block_rows;        /* of W */
     int64_t m_blocks;
     int parts;
     struct team *team;
 };
 
-/* A step of an item: W rows n .. n + rows - 1, `count` k of them, against X rows m .. m_end - 1. */
-struct step {
-    int64_t item, n, rows, m, m_end, k, count;
-    int part;
-    bool direct; /* W is read where it lies; else from a panel */
+/* y[m .. m_end - 1, n .. n_end - 1], whose sums are kept at once */
+struct block {
+    int64_t n, n_end, m, m_end;
 };
 
-static struct step step_at(const struct product *product, int64_t item, int64_t k, int part) {
-    const struct matmul_kernel *kernel = product->kernel;
-    const int64_t n = item / product->m_blocks * product->panel_rows;
+static struct block block_at(const struct product *product, int64_t item) {
+    const int64_t n = item / product->m_blocks * product->block_rows;
     const int64_t m = item % product->m_blocks * MATMUL_SUM_COLUMNS;
+    return (struct block){.n = n,
+                          .n_end = minimum(n + product->block_rows, product->w->rows),
+                          .m = m,
+                          .m_end = minimum(m + MATMUL_SUM_COLUMNS, product->x->rows)};
+}
+
+/* A step of a block: a panel of W, rows n .. n + rows - 1 and k .. k + count - 1 of it. For each k
+ * all panels, so that X's part stays in the cache. */
+struct step {
+    int64_t item, n, rows, k, count;
+    int part;
+    bool direct; /* W is read where it lies */
+};
+
+static struct step step_at(const struct product *product, int64_t item, int64_t n, int64_t k,
+                           int part) {
+    const struct matmul_kernel *kernel = product->kernel;
+    const struct block block = block_at(product, item);
     struct step step = {
         .item = item,
         .n = n,
-        .rows = minimum(product->panel_rows, product->w->rows - n),
-        .m = m,
-        .m_end = minimum(m + MATMUL_SUM_COLUMNS, product->x->rows),
+        .rows = minimum(kernel->panel_rows, block.n_end - n),
         .k = k,
         .count = minimum(kernel->k_block, product->w->columns - k),
         .part = part,
     };
     step.direct = kernel->direct && product->w->type == kernel->element &&
-                  step.rows % kernel->row_multiple == 0 && step.count % kernel->k_multiple == 0;
+                  step.rows == kernel->panel_rows && step.count % kernel->k_multiple == 0;
     return step;
 }
 
 static struct step step_after(const struct product *product, const struct step *step) {
+    const struct block block = block_at(product, step->item);
+    const int64_t n = step->n + step->rows, k = step->k + step->count;
     if (step->part + 1 < product->parts)
-        return step_at(product, step->item, step->k, step->part + 1);
-    const int64_t k = step->k + step->count;
-    return k < product->w->columns ? step_at(product, step->item, k, 0)
-                                   : step_at(product, step->item + 1, 0, 0);
+        return step_at(product, step->item, step->n, step->k, step->part + 1);
+    if (n < block.n_end)
+        return step_at(product, step->item, n, step->k, 0);
+    if (k < product->w->columns)
+        return step_at(product, step->item, block.n, k, 0);
+    return step_at(product, step->item + 1, block_at(product, step->item + 1).n, 0, 0);
 }
 
 static const char *step_weights(const struct product *product, const struct step *step) {
     return (const char *)product->w->data +
-           (step->n * product->w->stride + step->k) * (int64_t)number_size(product->w->type);
+           (step->n * product->w->stride + step->k) * product->w_size;
 }
 
-/* Brings the next step's rows of W into a panel, a few after each tile of this step, so that the
- * processor copies (and converts) while it multiplies. Rows are fetched into the cache before. */
-struct feed {
-    const struct matmul_kernel *kernel;
-    enum number_type type;
-    enum matmul_part part;
-    const char *source;
-    char *panel;
-    int64_t row_bytes, count, rows, fetched, loaded;
-};
-
-static struct feed feed_begin(const struct product *product, const struct step *step, char *panel) {
+/* Bring rows begin .. end - 1 of a step's weights into a panel, zeros where there are none. */
+static void load_rows(const struct product *product, const struct step *step, char *panel,
+                      int64_t begin, int64_t end) {
     const struct matmul_kernel *kernel = product->kernel;
-    for (int64_t row = step->rows; row < round_up(step->rows, kernel->row_multiple); row++)
-        memset(panel + row * kernel->panel_stride, 0, (size_t)kernel->panel_stride);
-    return (struct feed){
-        .kernel = kernel,
-        .type = product->w->type,
-        .part = (enum matmul_part)step->part,
-        .source = step_weights(product, step),
-        .panel = panel,
-        .row_bytes = product->w->stride * (int64_t)number_size(product->w->type),
-        .count = step->count,
-        .rows = step->direct ? 0 : step->rows,
-    };
+    const char *w = step_weights(product, step);
+    for (int64_t row = begin; row < end; row++) {
+        char *panel_row = panel + row * kernel->panel_stride;
+        if (row < step->rows)
+            kernel->load(panel_row, w + row * product->row_bytes, product->w->type, step->count,
+                         (enum matmul_part)step->part);
+        else
+            memset(panel_row, 0, (size_t)kernel->panel_stride);
+    }
 }
 
-static void feed_fetch(struct feed *feed, int64_t rows) {
-    const int64_t bytes = feed->count * (int64_t)number_size(feed->type);
-    const int64_t end = minimum(feed->rows, feed->loaded + rows);
-    for (; feed->fetched < end; feed->fetched++)
-        for (int64_t byte = 0; byte < bytes; byte += 64)
-            __builtin_prefetch(feed->source + feed->fetched * feed->row_bytes + byte, 0, 2);
+/* Micro-kernel calls of a step. */
+static int64_t count_tiles(const struct product *product, int64_t m, int64_t m_end) {
+    const struct matmul_kernel *kernel = product->kernel;
+    int64_t count = 0;
+    for (; m < m_end; m += kernel->width)
+        count += kernel->panel_rows /
+                 kernel->tile_rows[tile_width(kernel, product->x->rows, m) / kernel->vector - 1];
+    return count;
 }
 
-static void feed_load(struct feed *feed, int64_t rows) {
-    const int64_t end = minimum(feed->rows, feed->loaded + rows);
-    for (; feed->loaded < end; feed->loaded++)
-        feed->kernel->load(feed->panel + feed->loaded * feed->kernel->panel_stride,
-                           feed->source + feed->loaded * feed->row_bytes, feed->type, feed->count,
-                           feed->part);
+/* Rows begin .. end - 1 of a step's weights into the cache. */
+static void fetch_rows(const struct product *product, const struct step *step, int64_t begin,
+                       int64_t end) {
+    const char *w = step_weights(product, step);
+    for (int64_t row = begin; row < end; row++)
+        for (int64_t byte = 0; byte < step->count * product->w_size; byte += 64)
+            __builtin_prefetch(w + row * product->row_bytes + byte, 0, 2);
 }
 
-/* All tiles of a step. w: the step's rows; ahead: where the next step's lie, or NULL. */
+/* All tiles of a step, whose weights are at w. Meanwhile the next step's weights are brought in:
+ * each tile has `share` of their rows fetched into the cache, two of them by the micro-kernel
+ * itself, and when the next tile is done these are copied (or converted) into next_panel, unless
+ * they are read where they lie. */
 static void multiply_step(const struct product *product, const struct step *step, const char *w,
-                          int64_t w_stride, const char *ahead, float *sum, struct feed *feed) {
+                          int64_t w_stride, float *sum, const struct step *next, char *next_panel) {
     const struct matmul_kernel *kernel = product->kernel;
-    const int64_t tiles = (step->m_end - step->m + kernel->width - 1) / kernel->width *
-                          ((step->rows + kernel->tile_rows[0] - 1) / kernel->tile_rows[0]);
-    const int64_t feed_share = (feed->rows + tiles - 1) / tiles;
-    const bool first = step->k == 0 && step->part == 0;
-    feed_fetch(feed, 2 * feed_share);
-    for (int64_t m = step->m; m < step->m_end; m += kernel->width) {
+    const struct block block = block_at(product, step->item);
+    const int64_t tiles = count_tiles(product, block.m, block.m_end);
+    const int64_t share = (kernel->panel_rows + tiles - 1) / tiles;
+    const char *next_w = step_weights(product, next);
+    int64_t fetched = 0, loaded = 0;
+    struct matmul_tile tile = {
+        .w_stride = w_stride,
+        .count = round_up(step->count, kernel->k_multiple),
+        .first = step->k == 0 && step->part == 0,
+        .ahead_size = product->w_size,
+    };
+    for (int64_t m = block.m; m < block.m_end; m += kernel->width) {
         const int64_t width = tile_width(kernel, product->x->rows, m);
         const int64_t vectors = width / kernel->vector;
-        const char *x = packed_at(kernel, product->x, m, step->k, width);
-        const char *fetched = ahead != NULL && m == step->m ? ahead : w;
+        tile.x = packed_at(kernel, product->x, m, step->k, width);
         for (int64_t row = 0; row < step->rows; row += kernel->tile_rows[vectors - 1]) {
-            kernel->multiply[vectors - 1](
-                sum + row * MATMUL_SUM_STRIDE + (m - step->m), w + row * w_stride, w_stride, x,
-                round_up(step->count, kernel->k_multiple), first, fetched + row * w_stride);
-            feed_load(feed, feed_share);
-            feed_fetch(feed, 2 * feed_share);
+            const int64_t fetch_end = minimum(fetched + share, next->rows);
+            tile.sum = sum + (step->n - block.n + row) * MATMUL_SUM_STRIDE + (m - block.m);
+            tile.w = w + row * w_stride;
+            for (int i = 0; i < 2; i++)
+                tile.ahead[i] =
+                    fetched + i < fetch_end ? next_w + (fetched + i) * product->row_bytes : tile.w;
+            fetch_rows(product, next, fetched + 2, fetch_end);
+            kernel->multiply[vectors - 1](&tile);
+            if (!next->direct)
+                load_rows(product, next, next_panel, loaded, fetched);
+            loaded = fetched;
+            fetched = fetch_end;
         }
     }
-    feed_load(feed, feed->rows);
+    if (!next->direct && next->rows > 0)
+        load_rows(product, next, next_panel, loaded, kernel->panel_rows);
 }
 
 static void run_items(const struct product *product, int64_t begin, int64_t end, char *scratch) {
     const struct matmul_kernel *kernel = product->kernel;
-    const int64_t row_bytes = product->w->stride * (int64_t)number_size(product->w->type);
-    char *panel = scratch, *next_panel = scratch + PANEL_BYTES;
-    float *sum = (float *)(void *)(scratch + 2 * PANEL_BYTES);
+    char *panel = scratch, *next_panel = scratch + MATMUL_PANEL_BYTES;
+    float *sum = (float *)(void *)(scratch + 2 * MATMUL_PANEL_BYTES);
+    struct step step = step_at(product, begin, block_at(product, begin).n, 0, 0);
     if (kernel->begin != NULL)
         kernel->begin();
-    struct step step = step_at(product, begin, 0, 0);
-    struct feed feed = feed_begin(product, &step, panel);
-    feed_load(&feed, feed.rows);
+    if (!step.direct)
+        load_rows(product, &step, panel, 0, kernel->panel_rows);
     while (step.item < end) {
-        const struct step next = step_after(product, &step);
-        feed = next.item < end ? feed_begin(product, &next, next_panel) : (struct feed){.rows = 0};
-        const bool ahead = step.direct && next.direct && next.item < end;
+        struct step next = step_after(product, &step);
+        if (next.item == end)
+            next.rows = 0;
         multiply_step(product, &step, step.direct ? step_weights(product, &step) : panel,
-                      step.direct ? row_bytes : kernel->panel_stride,
-                      ahead ? step_weights(product, &next) : NULL, sum, &feed);
-        if (next.item != step.item)
-            kernel->store(product->y + step.m * product->y_stride + step.n, product->y_stride, sum,
-                          step.rows, step.m_end - step.m);
-        char *done = panel;
+                      step.direct ? product->row_bytes : kernel->panel_stride, sum, &next,
+                      next_panel);
+        if (next.item != step.item) {
+            const struct block block = block_at(product, step.item);
+            kernel->store(product->y + block.m * product->y_stride + block.n, product->y_stride,
+                          sum, block.n_end - block.n, block.m_end - block.m);
+        }
+        char *used = panel;
         panel = next_panel;
-        next_panel = done;
+        next_panel = used;
         step = next;
     }
     if (kernel->end != NULL)
@@ -274,10 +304,7 @@ static void run_task(void *context, int64_t begin, int64_t end, int thread) {
     run_items(product, begin, end, team_scratch(product->team, thread));
 }
 
-/* Pieces that each thread has on average: few, since a piece's first panel is not fed meanwhile. */
-enum { PIECES = 4 };
-
-/* Panels are as tall as the kernel likes, or less so that each thread has some. */
+/* Blocks are as tall as the kernel likes, or less so that each thread has some. */
 static struct product begin_product(float *y, int64_t y_stride, const struct matmul_packed *packed,
                                     const struct matmul_weight *weight, struct team *team) {
     const struct matmul_kernel *kernel = find_kernel(packed->path, packed->precision);
@@ -290,8 +317,10 @@ static struct product begin_product(float *y, int64_t y_stride, const struct mat
         .y_stride = y_stride,
         .x = packed,
         .w = weight,
-        .panel_rows = minimum(kernel->panel_rows,
-                              round_up((weight->rows + shares - 1) / shares, kernel->row_multiple)),
+        .w_size = (int64_t)number_size(weight->type),
+        .row_bytes = weight->stride * (int64_t)number_size(weight->type),
+        .block_rows = minimum(kernel->block_rows,
+                              round_up((weight->rows + shares - 1) / shares, kernel->panel_rows)),
         .m_blocks = (packed->rows + MATMUL_SUM_COLUMNS - 1) / MATMUL_SUM_COLUMNS,
         .parts = weight->type == NUMBER_F16 && kernel->element == NUMBER_BF16 ? 2 : 1,
         .team = team,
@@ -299,7 +328,7 @@ static struct product begin_product(float *y, int64_t y_stride, const struct mat
 }
 
 static int64_t item_count(const struct product *product) {
-    return (product->w->rows + product->panel_rows - 1) / product->panel_rows * product->m_blocks;
+    return (product->w->rows + product->block_rows - 1) / product->block_rows * product->m_blocks;
 }
 
 void matmul_run(const struct compute *compute, float *y, int64_t y_stride,

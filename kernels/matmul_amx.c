@@ -9,15 +9,20 @@ enum {
     PANEL_STRIDE = (K_BLOCK + TILE_K) * sizeof(uint16_t),
     SUM_STRIDE = MATMUL_SUM_STRIDE * sizeof(float),
 };
+_Static_assert(2 * TILE * PANEL_STRIDE <= MATMUL_PANEL_BYTES, "a panel fits the scratch");
+
+/* A line of each of the two rows that are fetched ahead. */
+static inline void fetch(const struct matmul_tile *tile, int64_t k) {
+    __builtin_prefetch(tile->ahead[0] + k * tile->ahead_size, 0, 2);
+    __builtin_prefetch(tile->ahead[1] + k * tile->ahead_size, 0, 2);
+}
 
 /* 32 rows of W against 32 columns of X: 2 x 2 tiles of sums in tmm0 .. tmm3. */
-static void multiply_2(float *sum, const void *w, int64_t w_stride, const void *x, int64_t count,
-                       bool first, const void *ahead) {
-    (void)ahead;
-    const char *upper = w, *lower = upper + TILE * w_stride, *left = x;
-    const int64_t x_stride = 2 * 64;
-    float *lower_sum = sum + TILE * MATMUL_SUM_STRIDE;
-    if (first) {
+static void multiply_2(const struct matmul_tile *tile) {
+    const int64_t w_stride = tile->w_stride, x_stride = 2 * 64;
+    const char *upper = tile->w, *lower = upper + TILE * w_stride, *left = tile->x;
+    float *sum = tile->sum, *lower_sum = sum + TILE * MATMUL_SUM_STRIDE;
+    if (tile->first) {
         TILE_ZERO(0);
         TILE_ZERO(1);
         TILE_ZERO(2);
@@ -28,7 +33,8 @@ static void multiply_2(float *sum, const void *w, int64_t w_stride, const void *
         TILE_LOAD(2, lower_sum, SUM_STRIDE);
         TILE_LOAD(3, lower_sum + TILE, SUM_STRIDE);
     }
-    for (int64_t k = 0; k < count; k += TILE_K) {
+    for (int64_t k = 0; k < tile->count; k += TILE_K) {
+        fetch(tile, k);
         TILE_LOAD_STREAM(6, left, x_stride);
         TILE_LOAD(4, upper, w_stride);
         TILE_DOT_BF16(0, 4, 6);
@@ -48,19 +54,19 @@ static void multiply_2(float *sum, const void *w, int64_t w_stride, const void *
 }
 
 /* 32 rows of W against 16 columns of X. */
-static void multiply_1(float *sum, const void *w, int64_t w_stride, const void *x, int64_t count,
-                       bool first, const void *ahead) {
-    (void)ahead;
-    const char *upper = w, *lower = upper + TILE * w_stride, *column = x;
-    float *lower_sum = sum + TILE * MATMUL_SUM_STRIDE;
-    if (first) {
+static void multiply_1(const struct matmul_tile *tile) {
+    const int64_t w_stride = tile->w_stride;
+    const char *upper = tile->w, *lower = upper + TILE * w_stride, *column = tile->x;
+    float *sum = tile->sum, *lower_sum = sum + TILE * MATMUL_SUM_STRIDE;
+    if (tile->first) {
         TILE_ZERO(0);
         TILE_ZERO(2);
     } else {
         TILE_LOAD(0, sum, SUM_STRIDE);
         TILE_LOAD(2, lower_sum, SUM_STRIDE);
     }
-    for (int64_t k = 0; k < count; k += TILE_K) {
+    for (int64_t k = 0; k < tile->count; k += TILE_K) {
+        fetch(tile, k);
         TILE_LOAD_STREAM(6, column, 64);
         TILE_LOAD(4, upper, w_stride);
         TILE_DOT_BF16(0, 4, 6);
@@ -94,7 +100,7 @@ const struct matmul_kernel matmul_amx = {
     .k_block = K_BLOCK,
     .panel_stride = PANEL_STRIDE,
     .panel_rows = 2 * TILE,
-    .row_multiple = 2 * TILE,
+    .block_rows = 2 * TILE,
     .tile_rows = {2 * TILE, 2 * TILE},
     .begin = tile_configure,
     .end = end,

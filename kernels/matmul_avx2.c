@@ -2,7 +2,13 @@
 
 #include "kernels/matmul_kernel.h"
 
-enum { LINE = 16, VECTOR = 8, K_BLOCK = 256, PANEL_STRIDE = K_BLOCK + VECTOR };
+enum {
+    PANEL_ROWS = 24,
+    VECTOR = 8,
+    K_BLOCK = 256,
+    PANEL_STRIDE = (K_BLOCK + VECTOR) * sizeof(float)
+};
+_Static_assert(PANEL_ROWS *PANEL_STRIDE <= MATMUL_PANEL_BYTES, "a panel fits the scratch");
 
 /* The first `count` of 8 lanes; count may be beyond 0 .. 8. */
 static inline __m256i mask8(int64_t count) {
@@ -108,51 +114,50 @@ static void load(void *panel_row, const void *w, enum number_type type, int64_t 
 }
 
 /* One chain of fused multiply-adds in ascending k for each of rows x vectors * 8 sums. */
-static inline __attribute__((always_inline)) void
-multiply(const int rows, const int vectors, float *sum, const char *w, int64_t w_stride,
-         const float *x, int64_t count, bool first, const char *ahead) {
+static inline __attribute__((always_inline)) void multiply(const int rows, const int vectors,
+                                                           const struct matmul_tile *tile) {
+    const char *w = tile->w, *ahead = tile->ahead[0], *ahead_too = tile->ahead[1];
+    const float *x = tile->x;
+    const int64_t w_stride = tile->w_stride;
     __m256 total[12][2];
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
-            total[n][v] = first ? _mm256_setzero_ps()
-                                : _mm256_loadu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
-    while (count > 0) {
-        const int64_t line = count < LINE ? count : LINE;
+            total[n][v] = tile->first
+                              ? _mm256_setzero_ps()
+                              : _mm256_loadu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
+    for (int64_t k = 0; k < tile->count; k++) {
+        __builtin_prefetch(ahead, 0, 2);
+        __builtin_prefetch(ahead_too, 0, 2);
+        ahead += tile->ahead_size;
+        ahead_too += tile->ahead_size;
+        __m256 column[2];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            column[v] = _mm256_loadu_ps(x + v * VECTOR);
 #pragma GCC unroll 12
-        for (int n = 0; n < rows; n++)
-            __builtin_prefetch(ahead + n * w_stride, 0, 2);
-        for (int64_t k = 0; k < line; k++) {
-            __m256 column[2];
-#pragma GCC unroll 2
+        for (int n = 0; n < rows; n++) {
+            float value;
+            memcpy(&value, w + n * w_stride, sizeof value);
+            const __m256 weight = _mm256_set1_ps(value);
+#pragma GCC unroll 4
             for (int v = 0; v < vectors; v++)
-                column[v] = _mm256_loadu_ps(x + v * VECTOR);
-#pragma GCC unroll 12
-            for (int n = 0; n < rows; n++) {
-                float weight;
-                memcpy(&weight, w + n * w_stride, sizeof weight);
-#pragma GCC unroll 2
-                for (int v = 0; v < vectors; v++)
-                    total[n][v] = _mm256_fmadd_ps(_mm256_set1_ps(weight), column[v], total[n][v]);
-            }
-            w += sizeof(float);
-            x += vectors * VECTOR;
+                total[n][v] = _mm256_fmadd_ps(weight, column[v], total[n][v]);
         }
-        ahead += LINE * sizeof(float);
-        count -= line;
+        w += sizeof(float);
+        x += vectors * VECTOR;
     }
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
-            _mm256_storeu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR, total[n][v]);
+            _mm256_storeu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR, total[n][v]);
 }
 
 #define MULTIPLY(rows, vectors)                                                                    \
-    static void multiply_##vectors(float *sum, const void *w, int64_t w_stride, const void *x,     \
-                                   int64_t count, bool first, const void *ahead) {                 \
-        multiply(rows, vectors, sum, w, w_stride, x, count, first, ahead);                         \
+    static void multiply_##vectors(const struct matmul_tile *tile) {                               \
+        multiply(rows, vectors, tile);                                                             \
     }
 MULTIPLY(12, 1)
 MULTIPLY(6, 2)
@@ -179,9 +184,9 @@ const struct matmul_kernel matmul_avx2 = {
     .vector = VECTOR,
     .k_multiple = 1,
     .k_block = K_BLOCK,
-    .panel_stride = PANEL_STRIDE * sizeof(float),
-    .panel_rows = 48,
-    .row_multiple = 12,
+    .panel_stride = PANEL_STRIDE,
+    .panel_rows = PANEL_ROWS,
+    .block_rows = MATMUL_BLOCK_ROWS,
     .tile_rows = {12, 6},
     .pack = pack,
     .load = load,

@@ -1,7 +1,13 @@
 #include "kernels/matmul_kernel.h"
 #include "kernels/vector_avx512.h"
 
-enum { LINE = 16, VECTOR = 16, K_BLOCK = 256, PANEL_STRIDE = K_BLOCK + VECTOR };
+enum {
+    PANEL_ROWS = 24,
+    VECTOR = 16,
+    K_BLOCK = 512,
+    PANEL_STRIDE = (K_BLOCK + VECTOR) * sizeof(float)
+};
+_Static_assert(PANEL_ROWS *PANEL_STRIDE <= MATMUL_PANEL_BYTES, "a panel fits the scratch");
 
 /* Round to bf16 and widen again, as number_to_bf16 does. */
 static inline __m512i round_to_bf16(__m512i x) {
@@ -39,72 +45,83 @@ static void pack(void *tile, int64_t width, const float *x, int64_t stride, int6
     }
 }
 
+static inline __m512 widen(const void *w, enum number_type type, __mmask16 wanted) {
+    if (type == NUMBER_F32)
+        return _mm512_maskz_loadu_ps(wanted, w);
+    const __m256i bits = _mm256_maskz_loadu_epi16(wanted, w);
+    if (type == NUMBER_F16)
+        return _mm512_cvtph_ps(bits);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+static inline __attribute__((always_inline)) void load_row(float *row, const char *w,
+                                                           enum number_type type, int64_t count) {
+    const int64_t size = type == NUMBER_F32 ? 4 : 2;
+    int64_t k = 0;
+    for (; k + 4 * VECTOR <= count; k += 4 * VECTOR)
+#pragma GCC unroll 4
+        for (int64_t at = k; at < k + 4 * VECTOR; at += VECTOR)
+            _mm512_storeu_ps(row + at, widen(w + at * size, type, 0xffff));
+    for (; k < count; k += VECTOR)
+        _mm512_storeu_ps(row + k, widen(w + k * size, type, vector_mask16(count - k)));
+}
+
 static void load(void *panel_row, const void *w, enum number_type type, int64_t count,
                  enum matmul_part part) {
     (void)part;
-    float *row = panel_row;
-    const uint16_t *halves = w;
-    for (int64_t k = 0; k < count; k += VECTOR) {
-        const __mmask16 wanted = vector_mask16(count - k);
-        __m512 value;
-        if (type == NUMBER_F32) {
-            value = _mm512_maskz_loadu_ps(wanted, (const float *)w + k);
-        } else {
-            const __m256i bits = _mm256_maskz_loadu_epi16(wanted, halves + k);
-            value = type == NUMBER_F16
-                        ? _mm512_cvtph_ps(bits)
-                        : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-        }
-        _mm512_storeu_ps(row + k, value);
-    }
+    if (type == NUMBER_F32)
+        load_row(panel_row, w, NUMBER_F32, count);
+    else if (type == NUMBER_F16)
+        load_row(panel_row, w, NUMBER_F16, count);
+    else
+        load_row(panel_row, w, NUMBER_BF16, count);
 }
 
 /* One chain of fused multiply-adds in ascending k for each of rows x vectors * 16 sums. */
-static inline __attribute__((always_inline)) void
-multiply(const int rows, const int vectors, float *sum, const char *w, int64_t w_stride,
-         const float *x, int64_t count, bool first, const char *ahead) {
+static inline __attribute__((always_inline)) void multiply(const int rows, const int vectors,
+                                                           const struct matmul_tile *tile) {
+    const char *w = tile->w, *ahead = tile->ahead[0], *ahead_too = tile->ahead[1];
+    const float *x = tile->x;
+    const int64_t w_stride = tile->w_stride;
     __m512 total[12][4];
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
-            total[n][v] = first ? _mm512_setzero_ps()
-                                : _mm512_loadu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
-    while (count > 0) {
-        const int64_t line = count < LINE ? count : LINE;
+            total[n][v] = tile->first
+                              ? _mm512_setzero_ps()
+                              : _mm512_loadu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
+    for (int64_t k = 0; k < tile->count; k++) {
+        __builtin_prefetch(ahead, 0, 2);
+        __builtin_prefetch(ahead_too, 0, 2);
+        ahead += tile->ahead_size;
+        ahead_too += tile->ahead_size;
+        __m512 column[4];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            column[v] = _mm512_loadu_ps(x + v * VECTOR);
 #pragma GCC unroll 12
-        for (int n = 0; n < rows; n++)
-            __builtin_prefetch(ahead + n * w_stride, 0, 2);
-        for (int64_t k = 0; k < line; k++) {
-            __m512 column[4];
+        for (int n = 0; n < rows; n++) {
+            float value;
+            memcpy(&value, w + n * w_stride, sizeof value);
+            const __m512 weight = _mm512_set1_ps(value);
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++)
-                column[v] = _mm512_loadu_ps(x + v * VECTOR);
-#pragma GCC unroll 12
-            for (int n = 0; n < rows; n++) {
-                float weight;
-                memcpy(&weight, w + n * w_stride, sizeof weight);
-#pragma GCC unroll 4
-                for (int v = 0; v < vectors; v++)
-                    total[n][v] = _mm512_fmadd_ps(_mm512_set1_ps(weight), column[v], total[n][v]);
-            }
-            w += sizeof(float);
-            x += vectors * VECTOR;
+                total[n][v] = _mm512_fmadd_ps(weight, column[v], total[n][v]);
         }
-        ahead += LINE * sizeof(float);
-        count -= line;
+        w += sizeof(float);
+        x += vectors * VECTOR;
     }
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
-            _mm512_storeu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR, total[n][v]);
+            _mm512_storeu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR, total[n][v]);
 }
 
 #define MULTIPLY(rows, vectors)                                                                    \
-    static void multiply_##vectors(float *sum, const void *w, int64_t w_stride, const void *x,     \
-                                   int64_t count, bool first, const void *ahead) {                 \
-        multiply(rows, vectors, sum, w, w_stride, x, count, first, ahead);                         \
+    static void multiply_##vectors(const struct matmul_tile *tile) {                               \
+        multiply(rows, vectors, tile);                                                             \
     }
 MULTIPLY(12, 1)
 MULTIPLY(12, 2)
@@ -122,9 +139,9 @@ const struct matmul_kernel matmul_avx512 = {
     .vector = VECTOR,
     .k_multiple = 1,
     .k_block = K_BLOCK,
-    .panel_stride = PANEL_STRIDE * sizeof(float),
-    .panel_rows = 48,
-    .row_multiple = 12,
+    .panel_stride = PANEL_STRIDE,
+    .panel_rows = PANEL_ROWS,
+    .block_rows = MATMUL_BLOCK_ROWS,
     .tile_rows = {12, 12, 6, 6},
     .pack = pack,
     .load = load,

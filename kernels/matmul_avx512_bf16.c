@@ -1,7 +1,15 @@
 #include "kernels/matmul_kernel.h"
 #include "kernels/vector_avx512.h"
 
-enum { LINE = 32, VECTOR = 16, PAIR = 2, K_BLOCK = 512, PANEL_STRIDE = K_BLOCK + 2 * VECTOR };
+enum {
+    PANEL_ROWS = 24,
+    LINE = 32,
+    VECTOR = 16,
+    PAIR = 2,
+    K_BLOCK = 1024,
+    PANEL_STRIDE = (K_BLOCK + 2 * VECTOR) * sizeof(uint16_t)
+};
+_Static_assert(PANEL_ROWS *PANEL_STRIDE <= MATMUL_PANEL_BYTES, "a panel fits the scratch");
 
 /* 32 k of one row, the first `count` present, rounded to bf16: 16 pairs. */
 static inline __m512i pack_pairs(const float *x, int64_t count, __m512i *magnitude) {
@@ -67,50 +75,50 @@ void matmul_load_bf16(void *panel_row, const void *w, enum number_type type, int
 }
 
 /* One chain of dot instructions, a pair of k each, for each of rows x vectors * 16 sums. */
-static inline __attribute__((always_inline)) void
-multiply(const int rows, const int vectors, float *sum, const char *w, int64_t w_stride,
-         const uint16_t *x, int64_t count, bool first, const char *ahead) {
+static inline __attribute__((always_inline)) void multiply(const int rows, const int vectors,
+                                                           const struct matmul_tile *tile) {
+    const char *w = tile->w, *ahead = tile->ahead[0], *ahead_too = tile->ahead[1];
+    const uint16_t *x = tile->x;
+    const int64_t w_stride = tile->w_stride;
     __m512 total[12][4];
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
-            total[n][v] = first ? _mm512_setzero_ps()
-                                : _mm512_loadu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
-    for (; count > 0; count -= LINE) {
+            total[n][v] = tile->first
+                              ? _mm512_setzero_ps()
+                              : _mm512_loadu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
+    for (int64_t k = 0; k < tile->count; k += PAIR) {
+        __builtin_prefetch(ahead, 0, 2);
+        __builtin_prefetch(ahead_too, 0, 2);
+        ahead += PAIR * tile->ahead_size;
+        ahead_too += PAIR * tile->ahead_size;
+        __m512bh column[4];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            column[v] = (__m512bh)_mm512_loadu_si512(x + v * PAIR * VECTOR);
 #pragma GCC unroll 12
-        for (int n = 0; n < rows; n++)
-            __builtin_prefetch(ahead + n * w_stride, 0, 2);
-        for (int64_t k = 0; k < LINE; k += PAIR) {
-            __m512bh column[4];
+        for (int n = 0; n < rows; n++) {
+            int pair;
+            memcpy(&pair, w + n * w_stride, sizeof pair);
+            const __m512bh weight = (__m512bh)_mm512_set1_epi32(pair);
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++)
-                column[v] = (__m512bh)_mm512_loadu_si512(x + v * PAIR * VECTOR);
-#pragma GCC unroll 12
-            for (int n = 0; n < rows; n++) {
-                int pair;
-                memcpy(&pair, w + n * w_stride, sizeof pair);
-                const __m512bh weight = (__m512bh)_mm512_set1_epi32(pair);
-#pragma GCC unroll 4
-                for (int v = 0; v < vectors; v++)
-                    total[n][v] = _mm512_dpbf16_ps(total[n][v], weight, column[v]);
-            }
-            w += PAIR * sizeof(uint16_t);
-            x += vectors * PAIR * VECTOR;
+                total[n][v] = _mm512_dpbf16_ps(total[n][v], weight, column[v]);
         }
-        ahead += LINE * sizeof(uint16_t);
+        w += PAIR * sizeof(uint16_t);
+        x += vectors * PAIR * VECTOR;
     }
 #pragma GCC unroll 12
     for (int n = 0; n < rows; n++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
-            _mm512_storeu_ps(sum + n * MATMUL_SUM_STRIDE + v * VECTOR, total[n][v]);
+            _mm512_storeu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR, total[n][v]);
 }
 
 #define MULTIPLY(rows, vectors)                                                                    \
-    static void multiply_##vectors(float *sum, const void *w, int64_t w_stride, const void *x,     \
-                                   int64_t count, bool first, const void *ahead) {                 \
-        multiply(rows, vectors, sum, w, w_stride, x, count, first, ahead);                         \
+    static void multiply_##vectors(const struct matmul_tile *tile) {                               \
+        multiply(rows, vectors, tile);                                                             \
     }
 MULTIPLY(12, 1)
 MULTIPLY(12, 2)
@@ -128,9 +136,9 @@ const struct matmul_kernel matmul_avx512_bf16 = {
     .vector = VECTOR,
     .k_multiple = LINE,
     .k_block = K_BLOCK,
-    .panel_stride = PANEL_STRIDE * sizeof(uint16_t),
-    .panel_rows = 48,
-    .row_multiple = 12,
+    .panel_stride = PANEL_STRIDE,
+    .panel_rows = PANEL_ROWS,
+    .block_rows = MATMUL_BLOCK_ROWS,
     .tile_rows = {12, 12, 6, 6},
     .pack = matmul_pack_bf16,
     .load = matmul_load_bf16,

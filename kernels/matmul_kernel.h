@@ -15,10 +15,26 @@
 enum {
     MATMUL_SUM_COLUMNS = 256, /* m in a block of sums, a multiple of every width */
     MATMUL_SUM_STRIDE = MATMUL_SUM_COLUMNS + 16, /* no power of two, for the caches' sake */
+    MATMUL_BLOCK_ROWS = 48,                      /* W rows whose sums are kept at once, at most */
+    MATMUL_PANEL_BYTES = 52 * 1024,              /* of a panel, at most */
 };
 
 /* An f16 weight on a bf16 path is the sum of two bf16 numbers. */
 enum matmul_part { MATMUL_HIGH, MATMUL_LOW };
+
+/* What a micro-kernel computes: sum (tile_rows, vectors * vector; row stride MATMUL_SUM_STRIDE)
+ * = (first ? 0 : sum) + w (tile_rows, count) . x tile [count][vectors * vector]. Meanwhile it
+ * fetches two rows of the next weights into the cache, ahead_size bytes for each k. */
+struct matmul_tile {
+    float *sum;
+    const char *w; /* rows w_stride bytes apart */
+    int64_t w_stride;
+    const void *x;
+    int64_t count; /* a multiple of k_multiple */
+    bool first;
+    const char *ahead[2];
+    int64_t ahead_size;
+};
 
 struct matmul_kernel {
     enum number_type element; /* of packed X and of panels: NUMBER_F32 or NUMBER_BF16 */
@@ -26,8 +42,8 @@ struct matmul_kernel {
     int64_t width, vector, k_multiple;
     int64_t k_block;      /* k of a panel, a multiple of k_multiple */
     int64_t panel_stride; /* bytes from one row of a panel to the next */
-    int64_t panel_rows;   /* W rows of a panel at most, a multiple of row_multiple */
-    int64_t row_multiple; /* of all tile_rows */
+    int64_t panel_rows;   /* a multiple of all tile_rows; W has zero rows up to a multiple */
+    int64_t block_rows;   /* W rows whose sums are kept at once, a multiple of panel_rows */
     int64_t tile_rows[4]; /* rows of a tile of 1, 2, .. vectors */
 
     /* Called before and after a thread's work; NULL: nothing to do. */
@@ -41,11 +57,7 @@ struct matmul_kernel {
      * to a multiple of k_multiple. Reads nothing else of w. */
     void (*load)(void *panel_row, const void *w, enum number_type type, int64_t count,
                  enum matmul_part part);
-    /* sum (tile_rows, vectors * vector; row stride MATMUL_SUM_STRIDE) of a tile = (first ? 0 : sum)
-     * + w (tile_rows, count; rows w_stride bytes apart) . x tile [count][vectors * vector], by
-     * [vectors - 1]. Rows as long and as far apart from `ahead` on are fetched into the cache. */
-    void (*multiply[4])(float *sum, const void *w, int64_t w_stride, const void *x, int64_t count,
-                        bool first, const void *ahead);
+    void (*multiply[4])(const struct matmul_tile *tile); /* [vectors - 1] */
     /* y (columns, rows; row stride) = sum (rows, columns; row stride MATMUL_SUM_STRIDE) transposed.
      */
     void (*store)(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns);

@@ -38,14 +38,16 @@ static void load(void *panel_row, const void *w, enum number_type type, int64_t 
     number_widen(panel_row, w, type, (size_t)count);
 }
 
-static inline void multiply(int64_t width, float *sum, const char *w, int64_t w_stride,
-                            const float *x, int64_t count, bool first) {
-    for (int64_t row = 0; row < ROWS; row++, sum += MATMUL_SUM_STRIDE, w += w_stride) {
+static inline void multiply(const int64_t width, const struct matmul_tile *tile) {
+    const float *x = tile->x;
+    for (int64_t row = 0; row < ROWS; row++) {
+        float *sum = tile->sum + row * MATMUL_SUM_STRIDE;
         for (int64_t m = 0; m < width; m++) {
-            float total = first ? 0.0f : sum[m];
-            for (int64_t k = 0; k < count; k++) {
+            const char *w = tile->w + row * tile->w_stride;
+            float total = tile->first ? 0.0f : sum[m];
+            for (int64_t k = 0; k < tile->count; k++, w += sizeof(float)) {
                 float weight;
-                memcpy(&weight, w + k * (int64_t)sizeof weight, sizeof weight);
+                memcpy(&weight, w, sizeof weight);
                 total = fmaf(weight, x[k * width + m], total);
             }
             sum[m] = total;
@@ -54,10 +56,8 @@ static inline void multiply(int64_t width, float *sum, const char *w, int64_t w_
 }
 
 #define MULTIPLY(vectors)                                                                          \
-    static void multiply_##vectors(float *sum, const void *w, int64_t w_stride, const void *x,     \
-                                   int64_t count, bool first, const void *ahead) {                 \
-        (void)ahead;                                                                               \
-        multiply(vectors *VECTOR, sum, w, w_stride, x, count, first);                              \
+    static void multiply_##vectors(const struct matmul_tile *tile) {                               \
+        multiply(vectors *VECTOR, tile);                                                           \
     }
 MULTIPLY(1)
 MULTIPLY(2)
@@ -78,8 +78,8 @@ const struct matmul_kernel matmul_portable = {
     .k_multiple = 1,
     .k_block = K_BLOCK,
     .panel_stride = K_BLOCK * sizeof(float),
-    .panel_rows = 48,
-    .row_multiple = ROWS,
+    .panel_rows = 4 * ROWS,
+    .block_rows = MATMUL_BLOCK_ROWS,
     .tile_rows = {ROWS, ROWS, ROWS, ROWS},
     .pack = pack,
     .load = load,

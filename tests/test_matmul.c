@@ -3,6 +3,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -10,12 +12,33 @@
 #include "tests/amx_emulator.h"
 #include "tests/random.h"
 
+/* Memory whose end is the end of what may be read, as with a mapped file. */
+struct guarded {
+    void *data, *map;
+    size_t mapped;
+};
+
+static struct guarded guarded_create(size_t bytes) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (bytes + page - 1) / page * page;
+    struct guarded memory = {.mapped = used + page};
+    memory.map =
+        mmap(NULL, memory.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(memory.map != MAP_FAILED);
+    assert_int_equal(mprotect((char *)memory.map + used, page, PROT_NONE), 0);
+    memory.data = (char *)memory.map + used - bytes;
+    return memory;
+}
+
+static void guarded_free(struct guarded *memory) {
+    munmap(memory->map, memory->mapped);
+}
+
 /* A product of random shape. Rows of W and X lie apart, and a row of W need not be aligned. */
 struct problem {
     int64_t m, n, k, x_stride, y_stride;
     enum matmul_precision precision;
     struct matmul_weight w;
-    void *weights; /* exactly as long as the last row's end asks for */
+    struct guarded weights_memory, x_memory;
     float *x;
     float *wide; /* W widened (N, K) */
 };
@@ -34,12 +57,14 @@ static struct problem problem_create(struct random *random, int64_t m, int64_t n
     p.w = (struct matmul_weight){
         .type = type, .rows = n, .columns = k, .stride = k + random_integer(random, 0, 3)};
     const size_t size = number_size(type);
-    p.weights = malloc((size_t)((n - 1) * p.w.stride + k) * size);
-    p.x = malloc((size_t)((m - 1) * p.x_stride + k) * sizeof(float));
+    p.weights_memory = guarded_create((size_t)((n - 1) * p.w.stride + k) * size);
+    p.x_memory = guarded_create((size_t)((m - 1) * p.x_stride + k) * sizeof(float));
+    p.w.data = p.weights_memory.data;
+    p.x = p.x_memory.data;
     p.wide = malloc((size_t)(n * k) * sizeof(float));
     for (int64_t i = 0; i < n; i++) {
         float *row = p.wide + i * k;
-        char *narrow = (char *)p.weights + (size_t)(i * p.w.stride) * size;
+        char *narrow = (char *)p.weights_memory.data + (size_t)(i * p.w.stride) * size;
         for (int64_t j = 0; j < k; j++)
             row[j] = random_normal(random);
         number_narrow(narrow, row, type, (size_t)k);
@@ -48,13 +73,12 @@ static struct problem problem_create(struct random *random, int64_t m, int64_t n
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < k; j++)
             p.x[i * p.x_stride + j] = random_normal(random);
-    p.w.data = p.weights;
     return p;
 }
 
 static void problem_free(struct problem *p) {
-    free(p->weights);
-    free(p->x);
+    guarded_free(&p->weights_memory);
+    guarded_free(&p->x_memory);
     free(p->wide);
 }
 

@@ -1,9 +1,10 @@
 /* The dense product against oneDNN's and against the peak of the path's instruction.
  *
  * Weights come from memory: each call takes the next of enough matrices to exceed the last-level
- * cache. Figures are the best of several calls, in GFLOP/s. `ours` counts packing X, `run` does
- * not; oneDNN gets X in its own type already, `packed` also W in the layout that it likes best.
- * Usage: bench_dense [PATH [THREADS...]] */
+ * cache. Figures are the best of several calls, in GFLOP/s, the contestants taking turns; with one
+ * thread by its processor time, so that other programs do not show. `ours` counts packing X, `run`
+ * does not; oneDNN gets X in its own type already, `packed` also W in the layout that it likes
+ * best. Usage: bench_dense [PATH [THREADS...]] */
 #include <dnnl.h>
 #include <omp.h>
 #include <stdio.h>
@@ -14,7 +15,7 @@
 #include "kernels/matmul.h"
 #include "tests/bench/measure.h"
 
-enum { MAX_MATRICES = 16, CALLS = 12 };
+enum { MAX_MATRICES = 16, TURNS = 10 };
 
 struct shape {
     int64_t m, k, n;
@@ -67,39 +68,58 @@ static double gigaflops(const struct shape *shape, double seconds) {
     return 2e-9 * (double)shape->m * (double)shape->n * (double)shape->k / seconds;
 }
 
-struct figures {
-    double ours, run;
+/* One thread: its processor time; more: time. */
+static double now(int threads) {
+    return threads == 1 ? measure_thread_seconds() : measure_seconds();
+}
+
+/* Our side of a shape. */
+struct ours {
+    const struct compute *compute;
+    const struct shape *shape;
+    const struct weights *weights;
+    enum number_type type;
+    enum matmul_precision precision;
+    float *x, *y, *maxima;
+    struct matmul_packed packed;
 };
 
-static struct figures measure_ours(const struct compute *compute, const struct shape *shape,
-                                   const struct weights *weights, enum number_type type,
-                                   enum matmul_precision precision) {
-    float *x = allocate((size_t)(shape->m * shape->k) * sizeof *x);
-    float *y = allocate((size_t)(shape->m * shape->n) * sizeof *y);
-    float *maxima = calloc((size_t)shape->k, sizeof *maxima);
-    struct matmul_packed packed = {
-        .data = allocate(matmul_packed_bytes(compute->path, precision, shape->m, shape->k))};
-    double best = 1e9, best_run = 1e9;
-    fill(x, NUMBER_F32, shape->m * shape->k);
-    for (int i = 0; i < CALLS; i++) {
-        const struct matmul_weight w = {.data = weights->matrices[i % weights->count],
-                                        .type = type,
-                                        .rows = shape->n,
-                                        .columns = shape->k,
-                                        .stride = shape->k};
-        const double begin = measure_seconds();
-        matmul_pack(compute, &packed, x, shape->m, shape->k, shape->k, precision, maxima);
-        const double packed_at = measure_seconds();
-        matmul_run(compute, y, shape->n, &packed, &w);
-        const double end = measure_seconds();
-        best = end - begin < best ? end - begin : best;
-        best_run = end - packed_at < best_run ? end - packed_at : best_run;
-    }
-    free(packed.data);
-    free(maxima);
-    free(y);
-    free(x);
-    return (struct figures){gigaflops(shape, best), gigaflops(shape, best_run)};
+static struct ours ours_create(const struct compute *compute, const struct shape *shape,
+                               const struct weights *weights, enum number_type type,
+                               enum matmul_precision precision) {
+    struct ours ours = {.compute = compute,
+                        .shape = shape,
+                        .weights = weights,
+                        .type = type,
+                        .precision = precision};
+    ours.x = allocate((size_t)(shape->m * shape->k) * sizeof(float));
+    ours.y = allocate((size_t)(shape->m * shape->n) * sizeof(float));
+    ours.maxima = allocate((size_t)shape->k * sizeof(float));
+    ours.packed.data = allocate(matmul_packed_bytes(compute->path, precision, shape->m, shape->k));
+    fill(ours.x, NUMBER_F32, shape->m * shape->k);
+    memset(ours.maxima, 0, (size_t)shape->k * sizeof(float));
+    return ours;
+}
+
+static void ours_free(struct ours *ours) {
+    free(ours->packed.data);
+    free(ours->maxima);
+    free(ours->y);
+    free(ours->x);
+}
+
+static void ours_pack(struct ours *ours) {
+    matmul_pack(ours->compute, &ours->packed, ours->x, ours->shape->m, ours->shape->k,
+                ours->shape->k, ours->precision, ours->maxima);
+}
+
+static void ours_run(struct ours *ours, int turn) {
+    const struct matmul_weight w = {.data = ours->weights->matrices[turn % ours->weights->count],
+                                    .type = ours->type,
+                                    .rows = ours->shape->n,
+                                    .columns = ours->shape->k,
+                                    .stride = ours->shape->k};
+    matmul_run(ours->compute, ours->y, ours->shape->n, &ours->packed, &w);
 }
 
 static void check(dnnl_status_t status, const char *what) {
@@ -154,8 +174,8 @@ static void set_weights(struct onednn *one, const struct weights *weights,
     }
 }
 
-static double measure_onednn(const struct shape *shape, const struct weights *weights,
-                             enum number_type type, bool packed) {
+static struct onednn onednn_create(const struct shape *shape, const struct weights *weights,
+                                   enum number_type type, bool packed) {
     struct onednn one = {0};
     dnnl_memory_desc_t x, plain, any, y;
     dnnl_matmul_desc_t matmul;
@@ -178,25 +198,77 @@ static double measure_onednn(const struct shape *shape, const struct weights *we
     check(dnnl_memory_get_data_handle(one.x, &values), "handle");
     fill(values, type, shape->m * shape->k);
     set_weights(&one, weights, &plain, packed);
-    double best = 1e9;
-    for (int i = 0; i < CALLS; i++) {
-        const dnnl_exec_arg_t arguments[] = {
-            {DNNL_ARG_SRC, one.x}, {DNNL_ARG_WEIGHTS, one.w[i % one.count]}, {DNNL_ARG_DST, one.y}};
-        const double begin = measure_seconds();
-        check(dnnl_primitive_execute(one.primitive, one.stream, 3, arguments), "execution");
-        dnnl_stream_wait(one.stream);
-        const double taken = measure_seconds() - begin;
-        best = taken < best ? taken : best;
+    return one;
+}
+
+static void onednn_run(struct onednn *one, int turn) {
+    const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, one->x},
+                                         {DNNL_ARG_WEIGHTS, one->w[turn % one->count]},
+                                         {DNNL_ARG_DST, one->y}};
+    check(dnnl_primitive_execute(one->primitive, one->stream, 3, arguments), "execution");
+    dnnl_stream_wait(one->stream);
+}
+
+static void onednn_free(struct onednn *one) {
+    for (int i = 0; i < one->count; i++)
+        dnnl_memory_destroy(one->w[i]);
+    dnnl_memory_destroy(one->x);
+    dnnl_memory_destroy(one->y);
+    dnnl_primitive_destroy(one->primitive);
+    dnnl_primitive_desc_destroy(one->description);
+    dnnl_stream_destroy(one->stream);
+    dnnl_engine_destroy(one->engine);
+}
+
+enum { PACK, RUN, PLAIN, PACKED, CONTESTANTS };
+
+/* The least seconds of each contestant. */
+static void measure(double best[CONTESTANTS], struct ours *ours, struct onednn *plain,
+                    struct onednn *packed, int threads) {
+    for (int i = 0; i < CONTESTANTS; i++)
+        best[i] = 1e9;
+    for (int turn = 0; turn < TURNS; turn++) {
+        for (int i = 0; i < CONTESTANTS; i++) {
+            const double begin = now(threads);
+            if (i == PACK)
+                ours_pack(ours);
+            else if (i == RUN)
+                ours_run(ours, turn);
+            else
+                onednn_run(i == PLAIN ? plain : packed, turn);
+            const double taken = now(threads) - begin;
+            best[i] = taken < best[i] ? taken : best[i];
+        }
     }
-    for (int i = 0; i < one.count; i++)
-        dnnl_memory_destroy(one.w[i]);
-    dnnl_memory_destroy(one.x);
-    dnnl_memory_destroy(one.y);
-    dnnl_primitive_destroy(one.primitive);
-    dnnl_primitive_desc_destroy(one.description);
-    dnnl_stream_destroy(one.stream);
-    dnnl_engine_destroy(one.engine);
-    return gigaflops(shape, best);
+}
+
+static void bench_shape(const struct compute *compute, const struct shape *shape,
+                        enum matmul_precision precision) {
+    const int threads = team_size(compute->team);
+    const enum number_type type = precision == MATMUL_BF16 ? NUMBER_BF16 : NUMBER_F32;
+    const enum instruction instruction =
+        precision == MATMUL_BF16 && compute->path >= PATH_AVX512_BF16 ? INSTRUCTION_BF16_DOT
+                                                                      : INSTRUCTION_F32_FMA;
+    struct weights weights = weights_create(shape, type);
+    struct ours ours = ours_create(compute, shape, &weights, type, precision);
+    struct onednn plain = onednn_create(shape, &weights, type, false);
+    struct onednn packed = onednn_create(shape, &weights, type, true);
+    double seconds[CONTESTANTS];
+    const double peak = 1e-9 * threads * measure_peak(compute->path, instruction);
+    measure(seconds, &ours, &plain, &packed, threads);
+    const double both = gigaflops(shape, seconds[PACK] + seconds[RUN]);
+    const double plain_rate = gigaflops(shape, seconds[PLAIN]);
+    const double packed_rate = gigaflops(shape, seconds[PACKED]);
+    const double best = plain_rate > packed_rate ? plain_rate : packed_rate;
+    printf("%-4s %7d  %4lld x %5lld x %5lld  %7.0f %7.0f %7.0f %7.0f %7.0f   %5.2f %5.2f\n",
+           precision == MATMUL_BF16 ? "bf16" : "f32", threads, (long long)shape->m,
+           (long long)shape->k, (long long)shape->n, peak, gigaflops(shape, seconds[RUN]), both,
+           plain_rate, packed_rate, both / best, both / peak);
+    fflush(stdout);
+    onednn_free(&packed);
+    onednn_free(&plain);
+    ours_free(&ours);
+    weights_free(&weights);
 }
 
 static void bench(enum kernel_path path, int threads) {
@@ -205,28 +277,9 @@ static void bench(enum kernel_path path, int threads) {
     const struct compute compute = {.path = path,
                                     .team = team_create(threads, matmul_scratch_bytes())};
     omp_set_num_threads(threads);
-    for (int precision = 0; precision < 2; precision++) {
-        const enum number_type type = precision == MATMUL_BF16 ? NUMBER_BF16 : NUMBER_F32;
-        const enum instruction instruction = precision == MATMUL_BF16 && path >= PATH_AVX512_BF16
-                                                 ? INSTRUCTION_BF16_DOT
-                                                 : INSTRUCTION_F32_FMA;
-        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-            const struct shape *shape = &shapes[i];
-            struct weights weights = weights_create(shape, type);
-            const double peak = 1e-9 * threads * measure_peak(path, instruction);
-            const struct figures figures =
-                measure_ours(&compute, shape, &weights, type, (enum matmul_precision)precision);
-            const double plain = measure_onednn(shape, &weights, type, false);
-            const double packed = measure_onednn(shape, &weights, type, true);
-            const double best = plain > packed ? plain : packed;
-            printf("%-4s %7d  %4lld x %5lld x %5lld  %7.0f %7.0f %7.0f %7.0f %7.0f   %5.2f %5.2f\n",
-                   precision == MATMUL_BF16 ? "bf16" : "f32", threads, (long long)shape->m,
-                   (long long)shape->k, (long long)shape->n, peak, figures.run, figures.ours, plain,
-                   packed, figures.ours / best, figures.ours / peak);
-            fflush(stdout);
-            weights_free(&weights);
-        }
-    }
+    for (int precision = 0; precision < 2; precision++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            bench_shape(&compute, &shapes[i], (enum matmul_precision)precision);
     team_destroy(compute.team);
 }
 

@@ -3,49 +3,52 @@
 #include <stdint.h>
 #include <time.h>
 
-double measure_seconds(void) {
+static double read_clock(clockid_t clock) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Twelve independent chains: more than the latency times the rate of any processor so far. */
-#define TWELVE_CHAINS(instruction, register)                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                      \
-    instruction " %%" register "12, %%" register "13, %%" register "0\n\t" instruction                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                            \
-                                                                   " %%" register "12, "                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                          \
-                                                                                  "%%" register "13, %%" register "1\n\t" instruction                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             \
-                                                                                                                  " %%" register "12, %%" register "13, %%" register "2\n\t" instruction " %%" register "12, %%" register "13, %%" register "3\n\t" instruction " %%" register "12, %%" register "13, %%" register "4\n\t" instruction " %%" register "12, %%" register "13, %%" register "5\n\t" instruction " %%" register "12, %%" register "13, %%" register "6\n\t" instruction " %%" register "12, %%" register "13, %%" register "7\n\t" instruction                                                                                                       \
-                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                        " %%" register "12, %%" register "13, %%" register "8\n\t" instruction                                                    \
-                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                           " %%" register "12, %%" register "13, %%" register "9\n\t" instruction \
-                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                              " %%" register "12, %%" register "13, %%" register "10\n\t" instruction " %%" register "12, %%" register "13, %%" register "11\n\t"
+double measure_seconds(void) {
+    return read_clock(CLOCK_MONOTONIC);
+}
 
-#define VECTOR_CLOBBERS                                                                            \
-    "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",       \
-        "xmm11", "xmm12", "xmm13", "cc"
+double measure_thread_seconds(void) {
+    return read_clock(CLOCK_THREAD_CPUTIME_ID);
+}
 
-/* All registers zero, then `rounds` times twelve instructions. */
-#define RUN_VECTORS(instruction, register)                                                         \
-    __asm__ volatile(                                                                              \
-        "vzeroall\n1:\n\t" TWELVE_CHAINS(instruction, register) "dec %0\n\t"                       \
-                                                                "jnz 1b\n\tvzeroupper"             \
-        : "+r"(rounds)                                                                             \
-        :                                                                                          \
-        : VECTOR_CLOBBERS)
+/* All registers zero, then `rounds` times one instruction for each of independent chains: more of
+ * them than the latency times the rate of any processor so far. (.irp is the assembler's own loop.)
+ */
+#define FEW "0,1,2,3,4,5,6,7,8,9,10,11"
+#define MORE "16,17,18,19,20,21,22,23,24,25,26,27"
+#define RUN(clear, chains, instruction, ...)                                                       \
+    __asm__ volatile("vzeroall\n\t" clear "\n1:\n\t.irp i," chains "\n\t" instruction              \
+                     "\\i\n\t.endr\n\tdec %0\n\tjnz 1b\n\tvzeroupper"                              \
+                     : "+r"(rounds)                                                                \
+                     :                                                                             \
+                     : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",       \
+                       "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13" __VA_ARGS__)
+#define RUN_256(name) RUN("", FEW, name " %%ymm12, %%ymm13, %%ymm", )
+#define RUN_512(name)                                                                              \
+    RUN(".irp i," MORE "\n\tvpxord %%zmm\\i, %%zmm\\i, %%zmm\\i\n\t.endr", FEW "," MORE,           \
+        name " %%zmm12, %%zmm13, %%zmm", , "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21",   \
+        "xmm22", "xmm23", "xmm24", "xmm25", "xmm26", "xmm27")
 
 static void run_fma_256(int64_t rounds) {
-    RUN_VECTORS("vfmadd231ps", "ymm");
+    RUN_256("vfmadd231ps");
 }
 
-static void run_fma_512(int64_t rounds) {
-    RUN_VECTORS("vfmadd231ps", "zmm");
+__attribute__((target("avx512f"))) static void run_fma_512(int64_t rounds) {
+    RUN_512("vfmadd231ps");
 }
 
-static void run_bf16_512(int64_t rounds) {
-    RUN_VECTORS("vdpbf16ps", "zmm");
+__attribute__((target("avx512f"))) static void run_bf16_512(int64_t rounds) {
+    RUN_512("vdpbf16ps");
 }
 
-static void run_int8_512(int64_t rounds) {
-    RUN_VECTORS("vpdpbusd", "zmm");
+__attribute__((target("avx512f"))) static void run_int8_512(int64_t rounds) {
+    RUN_512("vpdpbusd");
 }
 
 struct tile_configuration {
@@ -87,16 +90,16 @@ static struct loop find_loop(enum kernel_path path, enum instruction instruction
     const struct loop none = {0};
     switch (instruction) {
     case INSTRUCTION_F32_FMA:
-        return path >= PATH_AVX512 ? (struct loop){run_fma_512, 12 * 16 * 2}
+        return path >= PATH_AVX512 ? (struct loop){run_fma_512, 24 * 16 * 2}
                : path == PATH_AVX2 ? (struct loop){run_fma_256, 12 * 8 * 2}
                                    : none;
     case INSTRUCTION_BF16_DOT:
         return path == PATH_AMX           ? (struct loop){run_bf16_tiles, 4 * 16 * 16 * 32 * 2}
-               : path == PATH_AVX512_BF16 ? (struct loop){run_bf16_512, 12 * 32 * 2}
+               : path == PATH_AVX512_BF16 ? (struct loop){run_bf16_512, 24 * 32 * 2}
                                           : none;
     case INSTRUCTION_INT8_DOT:
         return path == PATH_AMX           ? (struct loop){run_int8_tiles, 4 * 16 * 16 * 64 * 2}
-               : path == PATH_AVX512_BF16 ? (struct loop){run_int8_512, 12 * 64 * 2}
+               : path == PATH_AVX512_BF16 ? (struct loop){run_int8_512, 24 * 64 * 2}
                                           : none;
     }
     return none;
@@ -110,9 +113,9 @@ double measure_peak(enum kernel_path path, enum instruction instruction) {
     double best = 1e9;
     loop.run(rounds);
     for (int i = 0; i < 40; i++) {
-        const double begin = measure_seconds();
+        const double begin = measure_thread_seconds();
         loop.run(rounds);
-        const double taken = measure_seconds() - begin;
+        const double taken = measure_thread_seconds() - begin;
         best = taken < best ? taken : best;
     }
     return loop.operations * (double)rounds / best;

@@ -12,6 +12,8 @@ enum instruction {
 };
 
 double measure_seconds(void);
+/* The calling thread's own processor time. */
+double measure_thread_seconds(void);
 /* Operations (multiply and add are two) a second of `instruction` on `path`, registers only, on the
  * calling thread; 0 when the path has no such instruction. Takes about 20 ms. */
 double measure_peak(enum kernel_path path, enum instruction instruction);

@@ -32,10 +32,19 @@ struct job {
     double started;
 };
 
+/* The best path of this rank; the environment's FPTQ_ISA can hold it back, so that one machine can
+ * play several unlike ones. */
+static enum kernel_path best_path(void) {
+    const enum kernel_path best = kernel_path_best();
+    enum kernel_path held = best;
+    const char *name = getenv("FPTQ_ISA");
+    return name && kernel_path_parse(name, &held) && held < best ? held : best;
+}
+
 /* The path that every rank has: the configured one, or the worst of the ranks' bests. */
 static enum status agree_path(struct job *job, struct error *error) {
     const char *isa = job->config->run.isa;
-    enum kernel_path path = kernel_path_best();
+    enum kernel_path path = best_path();
     enum status status = STATUS_OK;
     if (*isa && (!kernel_path_parse(isa, &path) || !kernel_path_supported(path)))
         status = error_set(
@@ -48,6 +57,12 @@ static enum status agree_path(struct job *job, struct error *error) {
     int level = (int)path;
     MPI_Allreduce(MPI_IN_PLACE, &level, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
     job->compute.path = (enum kernel_path)level;
+    int unlike = job->compute.path != path, unlike_ranks;
+    MPI_Reduce(&unlike, &unlike_ranks, 1, MPI_INT, MPI_SUM, 0, MPI_COMM_WORLD);
+    if (job->mesh.rank == 0 && unlike_ranks)
+        log_info(
+            "processors are unlike: %d of %d ranks could do better than path %s, which all have",
+            unlike_ranks, job->mesh.size, kernel_path_name(job->compute.path));
     return STATUS_OK;
 }
 

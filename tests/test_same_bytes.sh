@@ -68,6 +68,16 @@ same "$best" chunks 2 "run.isa=\"$best\"" calibration.chunk_tokens=50
 same "$best" sharded 2 "run.isa=\"$best\"" output.layout=sharded
 same "$best" plain 2 "run.isa=\"$best\"" output.compression=none
 
+# Ranks with unlike processors agree on the path that all have.
+if [ "${#paths[@]}" -gt 2 ]; then
+    mpirun -n 1 -x FPTQ_ISA=avx2 "$program" "${settings[@]}" --set "output.checkpoint=\"$folder/unlike.h5\"" "$config" : \
+        -n 2 "$program" "${settings[@]}" --set "output.checkpoint=\"$folder/unlike.h5\"" "$config" >"$folder/unlike.log" 2>&1
+    grep -q "2 of 3 ranks could do better than path avx2" "$folder/unlike.log"
+    "$compare" "$folder/avx2.h5" "$folder/unlike.h5"
+    checked=$((checked + 1))
+    echo "same as avx2: unlike processors"
+fi
+
 run f32 1 run.precision=f32 run.isa=portable
 for path in "${paths[@]}"; do
     [ "$path" = portable ] || same f32 "f32-$path" 2 run.precision=f32 "run.isa=\"$path\""

@@ -135,7 +135,7 @@ int main(int count, char **arguments) {
     double worst = 0;
     for (int64_t layer = 0; layer < layers; layer++)
         for (size_t i = 0; i < sizeof linears / sizeof *linears; i++) {
-            char group[200], consumer[200], name[200];
+            char group[200], consumer[200], name[256];
             snprintf(group, sizeof group, "/model/layers/%lld/%s", (long long)layer,
                      linears[i].name);
             snprintf(consumer, sizeof consumer, "/model/layers/%lld/%s", (long long)layer,

@@ -11,43 +11,53 @@ static void report(void *context, const char *dataset, const char *what) {
     log_plain("%s: %s\n", dataset, what);
 }
 
-/* One number for all the content: the sum over the manifest's lines. */
-static enum status manifest_digest(const char *path, char text[65], struct error *error) {
-    struct checkpoint *checkpoint;
-    const enum status status = checkpoint_open(path, &checkpoint, error);
-    if (status)
-        return status;
+/* One number for the whole content, and one for the tensors alone: sums over the manifest's lines,
+ * all of them or those below a group (not the root's texts and attributes, which name files and
+ * options). */
+static enum status sum_manifest(const struct checkpoint *checkpoint, bool tensors_only,
+                                char text[65], struct error *error) {
     struct digest *digest = digest_create();
-    if (!digest) {
-        checkpoint_close(checkpoint);
+    if (!digest)
         return error_set(error, STATUS_FAILED, "no memory for a checksum");
-    }
     for (size_t i = 0; i < checkpoint_line_count(checkpoint); i++) {
-        const char *line[] = {checkpoint_line_sum(checkpoint, i), "  ",
-                              checkpoint_line_path(checkpoint, i), "\n"};
+        const char *path = checkpoint_line_path(checkpoint, i);
+        if (tensors_only && !strchr(path + 1, '/'))
+            continue;
+        const char *line[] = {checkpoint_line_sum(checkpoint, i), "  ", path, "\n"};
         for (int part = 0; part < 4; part++)
             digest_update(digest, line[part], strlen(line[part]));
     }
     digest_finish(digest, text);
-    checkpoint_close(checkpoint);
     return STATUS_OK;
+}
+
+static enum status print_sums(const char *path, struct error *error) {
+    struct checkpoint *checkpoint;
+    char all[65], tensors[65];
+    enum status status = checkpoint_open(path, &checkpoint, error);
+    if (status)
+        return status;
+    status = sum_manifest(checkpoint, false, all, error);
+    if (!status)
+        status = sum_manifest(checkpoint, true, tensors, error);
+    checkpoint_close(checkpoint);
+    if (!status)
+        log_plain("tensors: %s\nmanifest: %s\n", tensors, all);
+    return status;
 }
 
 static enum status verify(const char *path, struct error *error) {
     int64_t checked = 0, bad = 0;
-    char digest[65];
     enum status status = checkpoint_verify(path, report, NULL, &checked, &bad, error);
     if (!status && bad)
         status =
             error_set(error, STATUS_INPUT, "%s: %lld of %lld datasets are not as they were written",
                       path, (long long)bad, (long long)checked);
     if (!status)
-        status = manifest_digest(path, digest, error);
-    if (status)
-        return status;
-    log_plain("manifest: %s\n%s: %lld datasets as they were written\n", digest, path,
-              (long long)checked);
-    return STATUS_OK;
+        status = print_sums(path, error);
+    if (!status)
+        log_plain("%s: %lld datasets as they were written\n", path, (long long)checked);
+    return status;
 }
 
 enum status job_verify(const struct options *options, struct error *error) {

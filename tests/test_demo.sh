@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The demo, end to end: the planted policies come out, the checkpoint verifies, its integers say what the
-# weights are (with zero points and symmetric, f16 and f32 scales), and the sharded layout reads alike.
+# The demo, end to end: the checkpoint verifies, its integers say what the weights are (with zero points
+# and symmetric, f16 and f32 scales), the sharded layout reads alike, and damage is found.
 #   test_demo.sh FPTQ_PIPELINE CHECK_VALUES SOURCE_FOLDER
 set -euo pipefail
 program=$1 check_values=$2 source=$3
@@ -26,12 +26,6 @@ quantize() {
 }
 
 quantize default
-grep -v '^#' "$demo/expected_policies.txt" | awk 'NF {print $1, $2, $3}' >"$folder/expected"
-awk '$1 ~ /^[0-9]+$/ && NF == 5 {print $1, $2, $4}' "$folder/default.log" >"$folder/found"
-diff "$folder/expected" "$folder/found"
-for policy in static equalized dynamic; do grep -q " $policy$" "$folder/found"; done
-echo "policies as planted: $(wc -l <"$folder/found") sites"
-
 quantize symmetric quantization.symmetric=true
 quantize seven quantization.symmetric=true 'quantization.range="amax/7"' quantization.group_size=128
 quantize row quantization.group_size=0 'quantization.scale_type="f32"'

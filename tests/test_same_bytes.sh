@@ -82,14 +82,14 @@ run f32 1 run.precision=f32 run.isa=portable
 for path in "${paths[@]}"; do
     [ "$path" = portable ] || same f32 "f32-$path" 2 run.precision=f32 "run.isa=\"$path\""
 done
-recorded=$source/tests/golden/demo-f32-manifest.sha256
+recorded=$source/tests/golden/demo-f32-tensors.sha256
 if [ "$config" = "$source/configs/demo.toml" ] && [ -f "$recorded" ]; then
-    found=$("$program" verify "$folder/f32.h5" | sed -n 's/^manifest: //p')
+    found=$("$program" verify "$folder/f32.h5" | sed -n 's/^tensors: //p')
     if [ "$found" != "$(cat "$recorded")" ]; then
-        echo "FAIL: the demo's f32 manifest is $found, recorded is $(cat "$recorded")"
+        echo "FAIL: the demo's f32 tensors have the sum $found, recorded is $(cat "$recorded")"
         exit 1
     fi
     checked=$((checked + 1))
-    echo "same as recorded: f32 manifest $found"
+    echo "same as recorded: f32 tensors $found"
 fi
 echo "$checked checkpoints equal"

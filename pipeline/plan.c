@@ -8,8 +8,8 @@
 #include "pipeline/stage.h"
 #include "pipeline/weights.h"
 
-/* What the program and its libraries take before a model is opened (measured: 36 to 44 MB). */
-enum { BASE_BYTES = 40 << 20 };
+/* What the program and its libraries take before a model is opened (measured: 28 to 32 MB). */
+enum { BASE_BYTES = 30 << 20 };
 
 int plan_stage_begin(int layers, int stages, int stage) {
     const int each = layers / stages, rest = layers % stages;

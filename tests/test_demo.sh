@@ -47,3 +47,16 @@ for damaged in flipped cut; do
     [ "$status" = 1 ] || { echo "FAIL: verify of a $damaged checkpoint: status $status"; cat "$folder/out"; exit 1; }
     echo "verify of a $damaged checkpoint: $(tail -1 "$folder/out")"
 done
+
+# Memory: within 15% of the plan's estimate (and 16 MB, for libraries differ), and the same for sixteen times the samples.
+peak() {
+    mpirun -n 2 "$program" -q --json "$folder/peak.json" --set "calibration.samples=$1" \
+        --set "output.checkpoint=\"$folder/peak.h5\"" "$source/configs/demo.toml" >/dev/null
+    grep -o '"peak_bytes": [0-9]*' "$folder/peak.json" | awk '{print $2}' | sort -n | tail -1
+}
+few=$(peak 4)
+many=$(peak 64)
+plan=$(mpirun -n 2 "$program" plan "$source/configs/demo.toml" | awk '$1 == "memory" {print $2 * 1048576}')
+echo "peak memory of a rank: $few bytes with 4 samples, $many with 64; planned $plan"
+awk -v few="$few" -v many="$many" -v plan="$plan" \
+    'BEGIN {exit !(many < few * 1.05 && few < plan * 1.15 + 16e6)}'

@@ -1,6 +1,5 @@
 #include "pipeline/checkpoint_root.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

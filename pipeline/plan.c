@@ -24,6 +24,7 @@ struct plan_rates plan_rates_typical(enum kernel_path path) {
         .load_bytes = 1.0e9,
         .link_bytes = 1.0e9,
         .quantize_weights = 0.5e9,
+        .multiplies_bf16 = path >= PATH_AVX512_BF16,
     };
 }
 
@@ -165,6 +166,17 @@ static enum status check_work(const struct model *model, const struct config *co
     return STATUS_OK;
 }
 
+/* f16 weights take two products each where the path multiplies bf16 (kernels/matmul.h). */
+static struct plan_rates rates_for_weights(const struct model *model,
+                                           const struct plan_rates *rates) {
+    struct plan_rates adjusted = *rates;
+    const struct tensor *tensor =
+        model_layer_tensor(model, 0, model->architecture->linears[0].name, ".weight");
+    if (tensor->type == TENSOR_F16 && rates->multiplies_bf16)
+        adjusted.flops_per_thread /= 2;
+    return adjusted;
+}
+
 enum status plan_make(const struct model *model, const struct config *config, int ranks, int hosts,
                       int threads, int64_t host_memory, const struct plan_rates *rates,
                       struct plan *plan, struct error *error) {
@@ -184,6 +196,7 @@ enum status plan_make(const struct model *model, const struct config *config, in
         .memory_limit = config->run.memory_limit ? config->run.memory_limit : host_memory,
         .checkpoint_bytes = estimate_checkpoint(model, config),
     };
+    const struct plan_rates adjusted = rates_for_weights(model, rates);
     bool found = false;
     int64_t least_memory = INT64_MAX;
     const int most_stages = ranks < model->shape.layers ? ranks : model->shape.layers;
@@ -192,7 +205,7 @@ enum status plan_make(const struct model *model, const struct config *config, in
         replicas = replicas < calibration->samples ? replicas : (int)calibration->samples;
         if ((config->run.stages && stages != config->run.stages) || stages * replicas > ranks)
             continue;
-        const bool fits = try_mesh(model, config, rates, stages, replicas, &trial);
+        const bool fits = try_mesh(model, config, &adjusted, stages, replicas, &trial);
         if (trial.memory_rank < least_memory)
             least_memory = trial.memory_rank;
         if (fits && (!found || plan_seconds(&trial) < plan_seconds(plan))) {

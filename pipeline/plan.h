@@ -17,6 +17,7 @@ struct plan_rates {
     double load_bytes;       /* reading and decoding weights */
     double link_bytes;       /* between two ranks */
     double quantize_weights; /* per thread: quantize, compress, hash, write */
+    bool multiplies_bf16;    /* the path's products are of bf16 numbers */
 };
 
 struct plan {

@@ -14,7 +14,7 @@ struct results {
     int count, capacity;
 };
 
-/* The calls that make up a report's head. */
+/* What a report's head says. */
 struct results_run {
     const struct config *config;
     const struct plan *plan;

@@ -1,8 +1,10 @@
 /* The plan: layers are shared out whole, ranks are used, memory and impossible wishes are
- * respected, and the figures agree with arithmetic done by hand for a small model.
+ * respected, and the figures agree with arithmetic done by hand for two models.
  *
- *   test_plan MODEL_FOLDER   (tool_make_model's default: 2 layers, hidden 24, intermediate 20, 6
- * heads of 8, 2 KV heads, bf16) */
+ *   test_plan SMALL LLAMA_7B
+ *
+ * SMALL: tool_make_model's default (2 layers, hidden 24, intermediate 20, 6 heads of 8, 2 KV heads,
+ * bf16). LLAMA_7B: that model's shapes in bf16. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,8 +14,8 @@
 
 #include "pipeline/plan.h"
 
-static struct model model;
-static const struct plan_rates rates = {1e9, 1e9, 1e9, 1e9};
+static struct model model, llama_7b;
+static const struct plan_rates rates = {1e9, 1e9, 1e9, 1e9, false};
 
 static struct config make_config(void) {
     return (struct config){.calibration = {.samples = 8, .sequence_length = 64, .chunk_tokens = 16},
@@ -52,6 +54,34 @@ static void test_figures(void **state) {
     assert_int_equal(plan.traffic_bytes, 8 * 64 * 24 * 4);
     /* Two stages: one microbatch of 16 + 1 is spent filling. */
     assert_true(plan.idle_share > 1.0 / 17 - 1e-9 && plan.idle_share < 1.0 / 17 + 1e-9);
+}
+
+static void test_llama_7b(void **state) {
+    (void)state;
+    /* q, k, v, o: 4 x 4096 x 4096 = 67,108,864; gate, up, down: 3 x 4096 x 11008 = 135,266,304 */
+    assert_int_equal(model_layer_weights(&llama_7b), 202375168);
+    assert_true(plan_layer_flops(&llama_7b) == 404750336.0);
+    assert_int_equal(plan_layer_bytes(&llama_7b, 31, PRECISION_AUTO), 404750336);
+    struct config config = make_config();
+    config.calibration.samples = 128;
+    config.calibration.sequence_length = 2048;
+    config.calibration.chunk_tokens = 256;
+    config.run.stages = 32;
+    config.run.replicas = 2;
+    struct plan plan;
+    assert_int_equal(
+        plan_make(&llama_7b, &config, 64, 8, 1, (int64_t)64 << 30, &rates, &plan, NULL), STATUS_OK);
+    /* 64 windows x 8 chunks a replica; 31 more to fill 32 stages */
+    assert_int_equal(plan.microbatches, 512);
+    assert_true(plan.idle_share > 0.057 && plan.idle_share < 0.0572);
+    /* 262144 tokens x 32 layers x (404750336 + 4 x 1025 keys x 4096) */
+    assert_true(plan.flops == 262144.0 * 32 * (404750336.0 + 16793600.0));
+    /* 31 borders x 262144 tokens x 4096 f32 */
+    assert_int_equal(plan.traffic_bytes, 133143986176);
+    /* One layer in a rank; a layer's keys and values in bf16: 2 x 2048 x 4096 x 2, and rounding up.
+     */
+    assert_int_equal(plan.memory_weights, 404750336);
+    assert_true(plan.memory_cache >= 33554432 && plan.memory_cache < 33554432 * 1.1);
 }
 
 static void test_choices(void **state) {
@@ -104,15 +134,16 @@ static void test_refusals(void **state) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 2 || model_open(arguments[1], &model, NULL))
+    if (count != 3 || model_open(arguments[1], &model, NULL) ||
+        model_open(arguments[2], &llama_7b, NULL))
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stage_begin),
-        cmocka_unit_test(test_figures),
-        cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_stage_begin), cmocka_unit_test(test_figures),
+        cmocka_unit_test(test_llama_7b),    cmocka_unit_test(test_choices),
         cmocka_unit_test(test_refusals),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     model_close(&model);
+    model_close(&llama_7b);
     return failed;
 }

@@ -5,7 +5,8 @@
  *
  * Sizes: layers hidden intermediate heads kv_heads head_dim vocabulary positions seed (integers).
  * type=f32|f16|bf16; bias=1: q, k and v have biases (model_type qwen2); tied=1: no lm_head.
- * Faults: nan=TENSOR, inf=TENSOR (one element), missing=TENSOR, transposed=TENSOR (shape reversed),
+ * sparse=1: the weights are a hole in the file, so that the largest models take no space. Faults:
+ * nan=TENSOR, inf=TENSOR (one element), missing=TENSOR, transposed=TENSOR (shape reversed),
  * model_type=NAME. */
 #include <errno.h>
 #include <math.h>
@@ -14,12 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "kernels/number.h"
 
 struct request {
     long layers, hidden, intermediate, heads, kv_heads, head_dim, vocabulary, positions, seed;
-    long bias, tied;
+    long bias, tied, sparse;
     enum number_type type;
     const char *nan, *inf, *missing, *transposed, *model_type;
 };
@@ -68,7 +70,7 @@ static void write_tensor(struct file *file, const char *name, long rows, long co
     file->offset = end;
     const bool has_nan = request->nan && !strcmp(name, request->nan);
     const bool has_inf = request->inf && !strcmp(name, request->inf);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; !request->sparse && i < count; i++) {
         float value = center + spread * random_number(&file->random);
         if (i == count / 2 && has_nan)
             value = NAN;
@@ -163,6 +165,9 @@ static int write_model(const char *folder, const struct request *request) {
     fwrite(&length, sizeof length, 1, model);
     append(model, file.header);
     append(model, file.data);
+    if (request->sparse &&
+        (fflush(model) || ftruncate(fileno(model), (off_t)(8 + length + file.offset))))
+        return 1;
     fclose(file.header);
     fclose(file.data);
     char path[1000];
@@ -185,7 +190,8 @@ static bool parse(struct request *request, const char *argument) {
                     {"positions", &request->positions},
                     {"seed", &request->seed},
                     {"bias", &request->bias},
-                    {"tied", &request->tied}};
+                    {"tied", &request->tied},
+                    {"sparse", &request->sparse}};
     struct {
         const char *key;
         const char **value;

@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/matmul_kernel.h"
+#include "kernels/unroll.h"
 
 enum {
     PANEL_ROWS = 24,
@@ -19,19 +20,19 @@ static inline __m256i mask8(int64_t count) {
 /* 8 x 8: row i, column j becomes row j, column i. */
 static inline __attribute__((always_inline)) void transpose8(__m256 r[8]) {
     __m256 t[8];
-#pragma GCC unroll 4
+    UNROLL
     for (int i = 0; i < 4; i++) {
         t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
     }
-#pragma GCC unroll 2
+    UNROLL
     for (int i = 0; i < 2; i++) {
         r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
         r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
         r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
         r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
     }
-#pragma GCC unroll 4
+    UNROLL
     for (int j = 0; j < 4; j++) {
         const __m256 low = r[j], high = r[4 + j];
         r[j] = _mm256_permute2f128_ps(low, high, 0x20);
@@ -43,7 +44,7 @@ static inline __attribute__((always_inline)) void transpose8(__m256 r[8]) {
 static inline __attribute__((always_inline)) void load8(__m256 r[8], const float *x, int64_t stride,
                                                         int64_t rows, int64_t columns) {
     const __m256i mask = mask8(columns);
-#pragma GCC unroll 8
+    UNROLL
     for (int i = 0; i < VECTOR; i++)
         r[i] = i < rows ? _mm256_maskload_ps(x + i * stride, mask) : _mm256_setzero_ps();
 }
@@ -78,13 +79,13 @@ static void pack(void *tile, int64_t width, const float *x, int64_t stride, int6
         if (maxima != NULL) {
             const __m256i mask = mask8(count - k);
             __m256 largest = magnitude(_mm256_maskload_ps(maxima + k, mask));
-#pragma GCC unroll 8
+            UNROLL
             for (int m = 0; m < VECTOR; m++)
                 largest = larger(largest, magnitude(r[m]));
             _mm256_maskstore_ps(maxima + k, mask, largest);
         }
         transpose8(r);
-#pragma GCC unroll 8
+        UNROLL
         for (int i = 0; i < VECTOR; i++)
             if (i < count - k)
                 _mm256_storeu_ps(packed + (k + i) * width, round ? round_to_bf16(r[i]) : r[i]);
@@ -120,39 +121,41 @@ static inline __attribute__((always_inline)) void multiply(const int rows, const
     const float *x = tile->x;
     const int64_t w_stride = tile->w_stride;
     __m256 total[12][2];
-#pragma GCC unroll 12
-    for (int n = 0; n < rows; n++)
-#pragma GCC unroll 4
+    UNROLL
+    for (int n = 0; n < rows; n++) {
+        UNROLL
         for (int v = 0; v < vectors; v++)
             total[n][v] = tile->first
                               ? _mm256_setzero_ps()
                               : _mm256_loadu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
+    }
     for (int64_t k = 0; k < tile->count; k++) {
         __builtin_prefetch(ahead, 0, 2);
         __builtin_prefetch(ahead_too, 0, 2);
         ahead += tile->ahead_size;
         ahead_too += tile->ahead_size;
         __m256 column[2];
-#pragma GCC unroll 4
+        UNROLL
         for (int v = 0; v < vectors; v++)
             column[v] = _mm256_loadu_ps(x + v * VECTOR);
-#pragma GCC unroll 12
+        UNROLL
         for (int n = 0; n < rows; n++) {
             float value;
             memcpy(&value, w + n * w_stride, sizeof value);
             const __m256 weight = _mm256_set1_ps(value);
-#pragma GCC unroll 4
+            UNROLL
             for (int v = 0; v < vectors; v++)
                 total[n][v] = _mm256_fmadd_ps(weight, column[v], total[n][v]);
         }
         w += sizeof(float);
         x += vectors * VECTOR;
     }
-#pragma GCC unroll 12
-    for (int n = 0; n < rows; n++)
-#pragma GCC unroll 4
+    UNROLL
+    for (int n = 0; n < rows; n++) {
+        UNROLL
         for (int v = 0; v < vectors; v++)
             _mm256_storeu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR, total[n][v]);
+    }
 }
 
 #define MULTIPLY(rows, vectors)                                                                    \
@@ -169,7 +172,7 @@ static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, in
             __m256 r[8];
             load8(r, sum + n * MATMUL_SUM_STRIDE + m, MATMUL_SUM_STRIDE, rows - n, columns - m);
             transpose8(r);
-#pragma GCC unroll 8
+            UNROLL
             for (int i = 0; i < VECTOR; i++)
                 if (i < columns - m)
                     _mm256_maskstore_ps(y + (m + i) * y_stride + n, mask, r[i]);

@@ -1,4 +1,5 @@
 #include "kernels/matmul_kernel.h"
+#include "kernels/unroll.h"
 #include "kernels/vector_avx512.h"
 
 enum {
@@ -27,7 +28,7 @@ static void pack(void *tile, int64_t width, const float *x, int64_t stride, int6
     for (int64_t k = 0; k < count; k += VECTOR) {
         const __mmask16 wanted = vector_mask16(count - k);
         __m512i r[16], magnitude = _mm512_setzero_si512();
-#pragma GCC unroll 16
+        UNROLL
         for (int m = 0; m < VECTOR; m++) {
             r[m] = _mm512_maskz_loadu_epi32(present >> m & 1 ? wanted : 0, x + m * stride + k);
             magnitude =
@@ -38,7 +39,7 @@ static void pack(void *tile, int64_t width, const float *x, int64_t stride, int6
         if (maxima != NULL)
             vector_take_maxima(maxima + k, wanted, magnitude);
         vector_transpose16(r);
-#pragma GCC unroll 16
+        UNROLL
         for (int i = 0; i < VECTOR; i++)
             if (wanted >> i & 1)
                 _mm512_storeu_si512(packed + (k + i) * width, r[i]);
@@ -54,27 +55,14 @@ static inline __m512 widen(const void *w, enum number_type type, __mmask16 wante
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
-static inline __attribute__((always_inline)) void load_row(float *row, const char *w,
-                                                           enum number_type type, int64_t count) {
-    const int64_t size = type == NUMBER_F32 ? 4 : 2;
-    int64_t k = 0;
-    for (; k + 4 * VECTOR <= count; k += 4 * VECTOR)
-#pragma GCC unroll 4
-        for (int64_t at = k; at < k + 4 * VECTOR; at += VECTOR)
-            _mm512_storeu_ps(row + at, widen(w + at * size, type, 0xffff));
-    for (; k < count; k += VECTOR)
-        _mm512_storeu_ps(row + k, widen(w + k * size, type, vector_mask16(count - k)));
-}
-
 static void load(void *panel_row, const void *w, enum number_type type, int64_t count,
                  enum matmul_part part) {
     (void)part;
-    if (type == NUMBER_F32)
-        load_row(panel_row, w, NUMBER_F32, count);
-    else if (type == NUMBER_F16)
-        load_row(panel_row, w, NUMBER_F16, count);
-    else
-        load_row(panel_row, w, NUMBER_BF16, count);
+    float *row = panel_row;
+    const int64_t size = (int64_t)number_size(type);
+    for (int64_t k = 0; k < count; k += VECTOR)
+        _mm512_storeu_ps(row + k,
+                         widen((const char *)w + k * size, type, vector_mask16(count - k)));
 }
 
 /* One chain of fused multiply-adds in ascending k for each of rows x vectors * 16 sums. */
@@ -84,39 +72,41 @@ static inline __attribute__((always_inline)) void multiply(const int rows, const
     const float *x = tile->x;
     const int64_t w_stride = tile->w_stride;
     __m512 total[12][4];
-#pragma GCC unroll 12
-    for (int n = 0; n < rows; n++)
-#pragma GCC unroll 4
+    UNROLL
+    for (int n = 0; n < rows; n++) {
+        UNROLL
         for (int v = 0; v < vectors; v++)
             total[n][v] = tile->first
                               ? _mm512_setzero_ps()
                               : _mm512_loadu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
+    }
     for (int64_t k = 0; k < tile->count; k++) {
         __builtin_prefetch(ahead, 0, 2);
         __builtin_prefetch(ahead_too, 0, 2);
         ahead += tile->ahead_size;
         ahead_too += tile->ahead_size;
         __m512 column[4];
-#pragma GCC unroll 4
+        UNROLL
         for (int v = 0; v < vectors; v++)
             column[v] = _mm512_loadu_ps(x + v * VECTOR);
-#pragma GCC unroll 12
+        UNROLL
         for (int n = 0; n < rows; n++) {
             float value;
             memcpy(&value, w + n * w_stride, sizeof value);
             const __m512 weight = _mm512_set1_ps(value);
-#pragma GCC unroll 4
+            UNROLL
             for (int v = 0; v < vectors; v++)
                 total[n][v] = _mm512_fmadd_ps(weight, column[v], total[n][v]);
         }
         w += sizeof(float);
         x += vectors * VECTOR;
     }
-#pragma GCC unroll 12
-    for (int n = 0; n < rows; n++)
-#pragma GCC unroll 4
+    UNROLL
+    for (int n = 0; n < rows; n++) {
+        UNROLL
         for (int v = 0; v < vectors; v++)
             _mm512_storeu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR, total[n][v]);
+    }
 }
 
 #define MULTIPLY(rows, vectors)                                                                    \

@@ -1,4 +1,5 @@
 #include "kernels/matmul_kernel.h"
+#include "kernels/unroll.h"
 #include "kernels/vector_avx512.h"
 
 enum {
@@ -29,7 +30,7 @@ void matmul_pack_bf16(void *tile, int64_t width, const float *x, int64_t stride,
     uint16_t *packed = tile;
     for (int64_t k = 0; k < count; k += PAIR * VECTOR) {
         __m512i r[16], magnitude[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-#pragma GCC unroll 16
+        UNROLL
         for (int m = 0; m < VECTOR; m++)
             r[m] = pack_pairs(x + m * stride + k, m < rows ? count - k : 0, magnitude);
         if (maxima != NULL) {
@@ -38,7 +39,7 @@ void matmul_pack_bf16(void *tile, int64_t width, const float *x, int64_t stride,
                                magnitude[1]);
         }
         vector_transpose16(r);
-#pragma GCC unroll 16
+        UNROLL
         for (int i = 0; i < VECTOR; i++)
             _mm512_storeu_si512(packed + (k + PAIR * i) * width, r[i]);
     }
@@ -81,39 +82,41 @@ static inline __attribute__((always_inline)) void multiply(const int rows, const
     const uint16_t *x = tile->x;
     const int64_t w_stride = tile->w_stride;
     __m512 total[12][4];
-#pragma GCC unroll 12
-    for (int n = 0; n < rows; n++)
-#pragma GCC unroll 4
+    UNROLL
+    for (int n = 0; n < rows; n++) {
+        UNROLL
         for (int v = 0; v < vectors; v++)
             total[n][v] = tile->first
                               ? _mm512_setzero_ps()
                               : _mm512_loadu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
+    }
     for (int64_t k = 0; k < tile->count; k += PAIR) {
         __builtin_prefetch(ahead, 0, 2);
         __builtin_prefetch(ahead_too, 0, 2);
         ahead += PAIR * tile->ahead_size;
         ahead_too += PAIR * tile->ahead_size;
         __m512bh column[4];
-#pragma GCC unroll 4
+        UNROLL
         for (int v = 0; v < vectors; v++)
             column[v] = (__m512bh)_mm512_loadu_si512(x + v * PAIR * VECTOR);
-#pragma GCC unroll 12
+        UNROLL
         for (int n = 0; n < rows; n++) {
             int pair;
             memcpy(&pair, w + n * w_stride, sizeof pair);
             const __m512bh weight = (__m512bh)_mm512_set1_epi32(pair);
-#pragma GCC unroll 4
+            UNROLL
             for (int v = 0; v < vectors; v++)
                 total[n][v] = _mm512_dpbf16_ps(total[n][v], weight, column[v]);
         }
         w += PAIR * sizeof(uint16_t);
         x += vectors * PAIR * VECTOR;
     }
-#pragma GCC unroll 12
-    for (int n = 0; n < rows; n++)
-#pragma GCC unroll 4
+    UNROLL
+    for (int n = 0; n < rows; n++) {
+        UNROLL
         for (int v = 0; v < vectors; v++)
             _mm512_storeu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR, total[n][v]);
+    }
 }
 
 #define MULTIPLY(rows, vectors)                                                                    \

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/unroll.h"
+
 /* The first `count` of 16 lanes; count may be beyond 0 .. 16. */
 static inline __mmask16 vector_mask16(int64_t count) {
     return (__mmask16)(count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
@@ -14,12 +16,12 @@ static inline __mmask16 vector_mask16(int64_t count) {
 /* 16 x 16 elements of 32 bits: row i, column j becomes row j, column i. */
 static inline __attribute__((always_inline)) void vector_transpose16(__m512i r[16]) {
     __m512i t[16];
-#pragma GCC unroll 8
+    UNROLL
     for (int i = 0; i < 8; i++) {
         t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
     }
-#pragma GCC unroll 4
+    UNROLL
     for (int i = 0; i < 4; i++) {
         r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
         r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
@@ -27,14 +29,14 @@ static inline __attribute__((always_inline)) void vector_transpose16(__m512i r[1
         r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
     }
     /* r[4 g + j], lane group q: rows 4 g .. 4 g + 3 of column 4 q + j */
-#pragma GCC unroll 4
+    UNROLL
     for (int j = 0; j < 4; j++) {
         t[j] = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88);
         t[4 + j] = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xdd);
         t[8 + j] = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88);
         t[12 + j] = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xdd);
     }
-#pragma GCC unroll 4
+    UNROLL
     for (int j = 0; j < 4; j++) {
         r[j] = _mm512_shuffle_i32x4(t[j], t[8 + j], 0x88);
         r[8 + j] = _mm512_shuffle_i32x4(t[j], t[8 + j], 0xdd);
@@ -53,12 +55,12 @@ static inline void vector_transpose_f32(float *y, int64_t y_stride, const float 
         for (int64_t i = 0; i < rows; i += 16) {
             const __mmask16 present = vector_mask16(rows - i);
             __m512i r[16];
-#pragma GCC unroll 16
+            UNROLL
             for (int n = 0; n < 16; n++)
                 r[n] = _mm512_maskz_loadu_epi32(present >> n & 1 ? wanted : 0,
                                                 x + (i + n) * x_stride + j);
             vector_transpose16(r);
-#pragma GCC unroll 16
+            UNROLL
             for (int m = 0; m < 16; m++)
                 if (!(wanted >> m & 1))
                     continue;

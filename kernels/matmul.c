@@ -254,10 +254,10 @@ static void multiply_step(const struct product *product, const struct step *step
             const int64_t fetch_end = minimum(fetched + share, next->rows);
             tile.sum = sum + (step->n - block.n + row) * MATMUL_SUM_STRIDE + (m - block.m);
             tile.w = w + row * w_stride;
-            for (int i = 0; i < 2; i++)
+            for (int64_t i = 0; i < kernel->ahead_rows; i++)
                 tile.ahead[i] =
                     fetched + i < fetch_end ? next_w + (fetched + i) * product->row_bytes : tile.w;
-            fetch_rows(product, next, fetched + 2, fetch_end);
+            fetch_rows(product, next, fetched + kernel->ahead_rows, fetch_end);
             kernel->multiply[vectors - 1](&tile);
             if (!next->direct)
                 load_rows(product, next, next_panel, loaded, fetched);

@@ -1,5 +1,6 @@
 #include "kernels/matmul_kernel.h"
 #include "kernels/tile_amx.h"
+#include "kernels/unroll.h"
 #include "kernels/vector_avx512.h"
 
 enum {
@@ -11,10 +12,11 @@ enum {
 };
 _Static_assert(2 * TILE * PANEL_STRIDE <= MATMUL_PANEL_BYTES, "a panel fits the scratch");
 
-/* A line of each of the two rows that are fetched ahead. */
+/* A line of each of the rows that are fetched ahead. */
 static inline void fetch(const struct matmul_tile *tile, int64_t k) {
-    __builtin_prefetch(tile->ahead[0] + k * tile->ahead_size, 0, 2);
-    __builtin_prefetch(tile->ahead[1] + k * tile->ahead_size, 0, 2);
+    UNROLL
+    for (int i = 0; i < MATMUL_AHEAD_ROWS; i++)
+        __builtin_prefetch(tile->ahead[i] + k * tile->ahead_size, 0, 2);
 }
 
 /* 32 rows of W against 32 columns of X: 2 x 2 tiles of sums in tmm0 .. tmm3. */
@@ -104,6 +106,7 @@ const struct matmul_kernel matmul_amx = {
     .tile_rows = {2 * TILE, 2 * TILE},
     .begin = tile_configure,
     .end = end,
+    .ahead_rows = MATMUL_AHEAD_ROWS,
     .pack = matmul_pack_bf16,
     .load = matmul_load_bf16,
     .multiply = {multiply_1, multiply_2},

@@ -191,6 +191,7 @@ const struct matmul_kernel matmul_avx2 = {
     .panel_rows = PANEL_ROWS,
     .block_rows = MATMUL_BLOCK_ROWS,
     .tile_rows = {12, 6},
+    .ahead_rows = 2,
     .pack = pack,
     .load = load,
     .multiply = {multiply_1, multiply_2},

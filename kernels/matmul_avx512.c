@@ -133,6 +133,7 @@ const struct matmul_kernel matmul_avx512 = {
     .panel_rows = PANEL_ROWS,
     .block_rows = MATMUL_BLOCK_ROWS,
     .tile_rows = {12, 12, 6, 6},
+    .ahead_rows = 2,
     .pack = pack,
     .load = load,
     .multiply = {multiply_1, multiply_2, multiply_3, multiply_4},

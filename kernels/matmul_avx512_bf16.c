@@ -143,6 +143,7 @@ const struct matmul_kernel matmul_avx512_bf16 = {
     .panel_rows = PANEL_ROWS,
     .block_rows = MATMUL_BLOCK_ROWS,
     .tile_rows = {12, 12, 6, 6},
+    .ahead_rows = 2,
     .pack = matmul_pack_bf16,
     .load = matmul_load_bf16,
     .multiply = {multiply_1, multiply_2, multiply_3, multiply_4},

@@ -16,6 +16,7 @@ enum {
     MATMUL_SUM_COLUMNS = 256, /* m in a block of sums, a multiple of every width */
     MATMUL_SUM_STRIDE = MATMUL_SUM_COLUMNS + 16, /* no power of two, for the caches' sake */
     MATMUL_BLOCK_ROWS = 48,                      /* W rows whose sums are kept at once, at most */
+    MATMUL_AHEAD_ROWS = 4,                       /* rows that a micro-kernel fetches, at most */
     MATMUL_PANEL_BYTES = 52 * 1024,              /* of a panel, at most */
 };
 
@@ -24,7 +25,8 @@ enum matmul_part { MATMUL_HIGH, MATMUL_LOW };
 
 /* What a micro-kernel computes: sum (tile_rows, vectors * vector; row stride MATMUL_SUM_STRIDE)
  * = (first ? 0 : sum) + w (tile_rows, count) . x tile [count][vectors * vector]. Meanwhile it
- * fetches two rows of the next weights into the cache, ahead_size bytes for each k. */
+ * fetches rows of the next weights (ahead_rows of its matmul_kernel) into the cache, ahead_size
+ * bytes for each k. */
 struct matmul_tile {
     float *sum;
     const char *w; /* rows w_stride bytes apart */
@@ -32,7 +34,7 @@ struct matmul_tile {
     const void *x;
     int64_t count; /* a multiple of k_multiple */
     bool first;
-    const char *ahead[2];
+    const char *ahead[MATMUL_AHEAD_ROWS];
     int64_t ahead_size;
 };
 
@@ -45,6 +47,7 @@ struct matmul_kernel {
     int64_t panel_rows;   /* a multiple of all tile_rows; W has zero rows up to a multiple */
     int64_t block_rows;   /* W rows whose sums are kept at once, a multiple of panel_rows */
     int64_t tile_rows[4]; /* rows of a tile of 1, 2, .. vectors */
+    int64_t ahead_rows;   /* rows that a micro-kernel fetches; 0: it does not */
 
     /* Called before and after a thread's work; NULL: nothing to do. */
     void (*begin)(void);

@@ -22,7 +22,9 @@ enum kernel_path {
 const char *kernel_path_name(enum kernel_path path);
 /* Find a path by name; false when there is none of that name. */
 bool kernel_path_parse(const char *name, enum kernel_path *path);
-/* Whether this processor (and, for amx, the operating system) can run the path. */
+/* Whether this processor (and, for amx, the operating system) can run the path. Asks them each time
+ * (which is slow in a virtual machine): for the start of a program. For amx it asks the system for
+ * the permission to use tiles, which the process then has, with all its threads. */
 bool kernel_path_supported(enum kernel_path path);
 /* The path this processor is to use. A fixed rule, never a timing: amx where there is AMX with
  * bf16; avx512-bf16 on processors that run vdpbf16ps at twice the rate of f32 (AMD's; Intel's run

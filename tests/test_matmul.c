@@ -240,6 +240,62 @@ static void f32_is_one_chain(void **state) {
     problem_free(&p);
 }
 
+/* x[m, k] rounded to bf16 and w[n, k]; zero beyond K. */
+struct operands {
+    float x, w;
+};
+
+static struct operands operands_at(const struct problem *p, int64_t m, int64_t n, int64_t k) {
+    if (k >= p->k)
+        return (struct operands){0.0f, 0.0f};
+    return (struct operands){number_from_bf16(number_to_bf16(p->x[m * p->x_stride + k])),
+                             p->wide[n * p->k + k]};
+}
+
+static float multiply_add(struct operands operands, float sum) {
+    return fmaf(operands.x, operands.w, sum);
+}
+
+/* vdpbf16ps: of each pair of k the odd one first. */
+static float sum_of_pairs(const struct problem *p, int64_t m, int64_t n) {
+    float sum = 0.0f;
+    for (int64_t k = 0; k < p->k; k += 2)
+        sum = multiply_add(operands_at(p, m, n, k), multiply_add(operands_at(p, m, n, k + 1), sum));
+    return sum;
+}
+
+/* tdpbf16ps: of each 32 k the even and the odd ones in a chain each. */
+static float sum_of_tiles(const struct problem *p, int64_t m, int64_t n) {
+    float sum = 0.0f;
+    for (int64_t begin = 0; begin < p->k; begin += 32) {
+        float even = 0.0f, odd = 0.0f;
+        for (int64_t k = begin; k < begin + 32; k += 2) {
+            even = multiply_add(operands_at(p, m, n, k), even);
+            odd = multiply_add(operands_at(p, m, n, k + 1), odd);
+        }
+        sum += even + odd;
+    }
+    return sum;
+}
+
+/* So that the same bytes come from processors of another make. */
+static void bf16_has_the_documented_order(void **state) {
+    (void)state;
+    struct random random = random_start();
+    for (int path = PATH_AVX512_BF16; path <= PATH_AMX; path++) {
+        struct problem p = problem_create(&random, 35, 27, 2091, NUMBER_BF16, MATMUL_BF16);
+        if (runs(path)) {
+            float *y = multiply(&p, (enum kernel_path)path, NULL);
+            for (int64_t m = 0; m < p.m; m++)
+                for (int64_t n = 0; n < p.n; n++)
+                    assert_true(y[m * p.y_stride + n] ==
+                                (path == PATH_AMX ? sum_of_tiles : sum_of_pairs)(&p, m, n));
+            free(y);
+        }
+        problem_free(&p);
+    }
+}
+
 /* Every finite f16 number and the infinities, times one. */
 static void f16_weights_are_not_rounded(void **state) {
     (void)state;
@@ -368,6 +424,7 @@ int main(void) {
         cmocka_unit_test(results_are_near),
         cmocka_unit_test(f32_paths_give_the_same_bits),
         cmocka_unit_test(f32_is_one_chain),
+        cmocka_unit_test(bf16_has_the_documented_order),
         cmocka_unit_test(f16_weights_are_not_rounded),
         cmocka_unit_test(results_depend_on_the_path_alone),
         cmocka_unit_test(maxima_are_exact_and_keep_nan),

@@ -1,0 +1,145 @@
+/* pmaddubsw adds two products of an unsigned and a signed byte in 16 bits, clamped. 4-bit levels as
+ * 0 .. 15 keep eight such sums (8 * 2 * 15 * 127 = 30480) exact before they are widened; 8-bit ones
+ * are multiplied as |w| and x with w's sign, which never reaches the clamp (2 * 128 * 127 = 32512).
+ */
+#include <immintrin.h>
+
+enum { COLUMNS = 16, VECTORS = 2, ROWS = 4, SPAN = 8, UNIT = COLUMNS * 4, NIBBLE_SIGN = 0 };
+
+#include "kernels/w4a8_body.h"
+
+enum { QUAD_BYTES = COLUMNS * 4, CHAIN = 8 };
+
+static inline __m256i load(const void *p) {
+    return _mm256_loadu_si256(p);
+}
+
+static inline __m256i broadcast4(const int8_t *x) {
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+/* total += the sums of `quads` quads of k, at most CHAIN */
+static inline __attribute__((always_inline)) void add_quads4(const int rows,
+                                                             __m256i total[ROWS][VECTORS],
+                                                             const uint8_t *w, const int8_t *x,
+                                                             int64_t quads) {
+    __m256i chain[ROWS][VECTORS];
+#pragma GCC unroll 4
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++)
+            chain[row][v] = _mm256_setzero_si256();
+    for (int64_t quad = 0; quad < quads; quad++, w += QUAD_BYTES, x += rows * 4) {
+        const __m256i left = load(w), right = load(w + 32);
+#pragma GCC unroll 4
+        for (int row = 0; row < rows; row++) {
+            const __m256i four = broadcast4(x + 4 * row);
+            chain[row][0] = _mm256_add_epi16(chain[row][0], _mm256_maddubs_epi16(left, four));
+            chain[row][1] = _mm256_add_epi16(chain[row][1], _mm256_maddubs_epi16(right, four));
+        }
+    }
+#pragma GCC unroll 4
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++)
+            total[row][v] = _mm256_add_epi32(
+                total[row][v], _mm256_madd_epi16(chain[row][v], _mm256_set1_epi16(1)));
+}
+
+static inline __attribute__((always_inline)) void add_quads8(const int rows,
+                                                             __m256i total[ROWS][VECTORS],
+                                                             const uint8_t *w, const int8_t *x,
+                                                             int64_t quads) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (int64_t quad = 0; quad < quads; quad++, w += QUAD_BYTES, x += rows * 4) {
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++) {
+            const __m256i level = load(w + 32 * v), magnitude = _mm256_abs_epi8(level);
+#pragma GCC unroll 4
+            for (int row = 0; row < rows; row++) {
+                const __m256i four = _mm256_sign_epi8(broadcast4(x + 4 * row), level);
+                total[row][v] = _mm256_add_epi32(
+                    total[row][v], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, four), ones));
+            }
+        }
+    }
+}
+
+static inline __m256i zero_points_of(const struct w4a8_block *block, const char *grid, int v) {
+    if (!block->has_zero_points)
+        return _mm256_set1_epi32(block->zero_point);
+    return _mm256_cvtepi8_epi32(
+        _mm_loadl_epi64((const __m128i *)(const void *)(grid + COLUMNS * 4 + 8 * v)));
+}
+
+static inline __attribute__((always_inline)) void multiply(const int bits, const int rows,
+                                                           const struct w4a8_block *block,
+                                                           const int8_t *x, const int32_t *x_sums,
+                                                           float *sum, int32_t *carry) {
+    for (int64_t group = 0; group < block->groups; group++) {
+        const uint8_t *w = block->weights + group * block->weight_stride;
+        const char *grid = block->grid + group * block->grid_stride;
+        __m256i total[ROWS][VECTORS];
+#pragma GCC unroll 4
+        for (int row = 0; row < rows; row++)
+#pragma GCC unroll 2
+            for (int v = 0; v < VECTORS; v++)
+                total[row][v] =
+                    block->opens ? _mm256_setzero_si256() : load(carry + row * COLUMNS + 8 * v);
+        const int64_t quads = block->count / 4;
+        for (int64_t quad = 0; quad < quads; quad += CHAIN) {
+            const int64_t here = quads - quad < CHAIN ? quads - quad : CHAIN;
+            if (bits == 4)
+                add_quads4(rows, total, w + quad * QUAD_BYTES, x + quad * rows * 4, here);
+            else
+                add_quads8(rows, total, w + quad * QUAD_BYTES, x + quad * rows * 4, here);
+        }
+#pragma GCC unroll 4
+        for (int row = 0; row < rows; row++) {
+#pragma GCC unroll 2
+            for (int v = 0; v < VECTORS; v++) {
+                const int at = row * COLUMNS + 8 * v;
+                if (!block->closes) {
+                    _mm256_storeu_si256((__m256i *)(void *)(carry + at), total[row][v]);
+                    continue;
+                }
+                const __m256i offset = _mm256_mullo_epi32(
+                    zero_points_of(block, grid, v), _mm256_set1_epi32(x_sums[group * rows + row]));
+                const __m256 value = _mm256_cvtepi32_ps(_mm256_sub_epi32(total[row][v], offset));
+                const __m256 scale = _mm256_loadu_ps((const float *)(const void *)grid + 8 * v);
+                _mm256_storeu_ps(sum + at,
+                                 _mm256_fmadd_ps(scale, value, _mm256_loadu_ps(sum + at)));
+            }
+        }
+        x += block->count * rows;
+    }
+}
+
+#define MULTIPLY(bits, rows)                                                                       \
+    static void multiply##bits##_##rows(const struct w4a8_block *block, const int8_t *x,           \
+                                        const int32_t *x_sums, float *sum, int32_t *carry) {       \
+        multiply(bits, rows, block, x, x_sums, sum, carry);                                        \
+    }
+MULTIPLY(4, 1)
+MULTIPLY(4, 2)
+MULTIPLY(4, 3)
+MULTIPLY(4, 4)
+MULTIPLY(8, 1)
+MULTIPLY(8, 2)
+MULTIPLY(8, 3)
+MULTIPLY(8, 4)
+
+const struct w4a8_kernel w4a8_avx2 = {
+    .columns = COLUMNS,
+    .lane_columns = COLUMNS,
+    .span = SPAN,
+    .tile_rows = ROWS,
+    .row_multiple = 1,
+    .x_span = 4,
+    .bias4 = 8,
+    .multiply4 = {multiply4_1, multiply4_2, multiply4_3, multiply4_4},
+    .multiply8 = {multiply8_1, multiply8_2, multiply8_3, multiply8_4},
+    W4A8_BODY_FUNCTIONS,
+};

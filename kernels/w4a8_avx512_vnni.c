@@ -1,0 +1,178 @@
+/* vpdpbusd: levels as unsigned bytes (q + 8, q + 128), activations as the broadcast signed ones. A
+ * group's sums start at -(z + bias) * sum x. */
+#include <immintrin.h>
+
+enum { COLUMNS = 48, VECTORS = 3, ROWS = 8, SPAN = 8, UNIT = COLUMNS * 4, NIBBLE_SIGN = 0 };
+
+#include "kernels/w4a8_body.h"
+
+enum { QUAD_BYTES = COLUMNS * 4 };
+
+static inline __m512i broadcast4(const int8_t *x) {
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+static inline __m512i zero_points_of(bool present, int32_t otherwise, const char *grid, int v) {
+    if (!present)
+        return _mm512_set1_epi32(-otherwise);
+    const __m512i z = _mm512_cvtepi8_epi32(
+        _mm_loadu_si128((const __m128i *)(const void *)(grid + COLUMNS * 4 + 16 * v)));
+    return _mm512_sub_epi32(_mm512_setzero_si512(), z);
+}
+
+static inline __m512 scales_of(const char *grid, int v) {
+    return _mm512_loadu_ps((const float *)(const void *)grid + 16 * v);
+}
+
+static inline __attribute__((always_inline)) void multiply(const int rows,
+                                                           const struct w4a8_block *block,
+                                                           const int8_t *x, const int32_t *x_sums,
+                                                           float *sum, int32_t *carry) {
+    for (int64_t group = 0; group < block->groups; group++) {
+        const uint8_t *w = block->weights + group * block->weight_stride;
+        const char *grid = block->grid + group * block->grid_stride;
+        __m512i total[ROWS][VECTORS];
+#pragma GCC unroll 3
+        for (int v = 0; v < VECTORS; v++) {
+            const __m512i z = zero_points_of(block->has_zero_points, block->zero_point, grid, v);
+#pragma GCC unroll 8
+            for (int row = 0; row < rows; row++)
+                total[row][v] =
+                    block->opens
+                        ? _mm512_mullo_epi32(z, _mm512_set1_epi32(x_sums[group * rows + row]))
+                        : _mm512_loadu_si512(carry + row * COLUMNS + 16 * v);
+        }
+        for (int64_t k = 0; k < block->count; k += 4, w += QUAD_BYTES, x += rows * 4) {
+            __m512i level[VECTORS];
+#pragma GCC unroll 3
+            for (int v = 0; v < VECTORS; v++)
+                level[v] = _mm512_loadu_si512(w + 64 * v);
+#pragma GCC unroll 8
+            for (int row = 0; row < rows; row++) {
+                const __m512i four = broadcast4(x + 4 * row);
+#pragma GCC unroll 3
+                for (int v = 0; v < VECTORS; v++)
+                    total[row][v] = _mm512_dpbusd_epi32(total[row][v], level[v], four);
+            }
+        }
+#pragma GCC unroll 3
+        for (int v = 0; v < VECTORS; v++) {
+            const __m512 scale = scales_of(grid, v);
+#pragma GCC unroll 8
+            for (int row = 0; row < rows; row++) {
+                const int at = row * COLUMNS + 16 * v;
+                if (block->closes)
+                    _mm512_storeu_ps(sum + at,
+                                     _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(total[row][v]),
+                                                     _mm512_loadu_ps(sum + at)));
+                else
+                    _mm512_storeu_si512(carry + at, total[row][v]);
+            }
+        }
+    }
+}
+
+#define MULTIPLY(rows)                                                                             \
+    static void multiply_##rows(const struct w4a8_block *block, const int8_t *x,                   \
+                                const int32_t *x_sums, float *sum, int32_t *carry) {               \
+        multiply(rows, block, x, x_sums, sum, carry);                                              \
+    }
+MULTIPLY(1)
+MULTIPLY(2)
+MULTIPLY(3)
+MULTIPLY(4)
+MULTIPLY(5)
+MULTIPLY(6)
+MULTIPLY(7)
+MULTIPLY(8)
+
+/* The levels of 8 k of one panel's vector, from nibbles or bytes, times 8 k of x. */
+static inline __m512i add_span(const int bits, __m512i total, const uint8_t *w, const __m512i *x) {
+    __m512i first, second;
+    if (bits == 4) {
+        const __m512i packed = _mm512_loadu_si512(w), low = _mm512_set1_epi8(15);
+        first = _mm512_and_si512(packed, low);
+        second = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low);
+    } else {
+        first = _mm512_loadu_si512(w);
+        second = _mm512_loadu_si512(w + QUAD_BYTES);
+    }
+    return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(total, first, x[0]), second, x[1]);
+}
+
+static inline __attribute__((always_inline)) void
+multiply_streams(const int bits, const struct w4a8_streams *streams) {
+    const int64_t span_bytes = QUAD_BYTES * bits / 4;
+    const int8_t *x = streams->x;
+    for (int i = 0; i < W4A8_STREAMS * COLUMNS; i++)
+        streams->sums[i] = 0.0f;
+    for (int64_t group = 0; group < streams->groups; group++) {
+        const int64_t count = group + 1 < streams->groups ? streams->count : streams->last_count;
+        const int64_t record = group * streams->record_bytes;
+        __m512i total[W4A8_STREAMS][VECTORS];
+        const uint8_t *w[W4A8_STREAMS];
+#pragma GCC unroll 4
+        for (int s = 0; s < W4A8_STREAMS; s++) {
+            w[s] = streams->panels[s] + record;
+#pragma GCC unroll 3
+            for (int v = 0; v < VECTORS; v++)
+                total[s][v] = _mm512_setzero_si512();
+        }
+        for (int64_t k = 0; k < count; k += SPAN, x += SPAN) {
+            const __m512i eight[2] = {broadcast4(x), broadcast4(x + 4)};
+#pragma GCC unroll 4
+            for (int s = 0; s < W4A8_STREAMS; s++) {
+#pragma GCC unroll 3
+                for (int v = 0; v < VECTORS; v++)
+                    total[s][v] = add_span(bits, total[s][v], w[s] + 64 * v, eight);
+                w[s] += span_bytes;
+            }
+        }
+        const __m512i x_sum = _mm512_set1_epi32(streams->x_sums[group]);
+#pragma GCC unroll 4
+        for (int s = 0; s < W4A8_STREAMS; s++) {
+            const char *grid = (const char *)w[s];
+#pragma GCC unroll 3
+            for (int v = 0; v < VECTORS; v++) {
+                float *sum = streams->sums + s * COLUMNS + 16 * v;
+                const __m512i z =
+                    zero_points_of(streams->has_zero_points, streams->zero_point, grid, v);
+                const __m512i bracket = _mm512_add_epi32(total[s][v], _mm512_mullo_epi32(z, x_sum));
+                _mm512_storeu_ps(sum,
+                                 _mm512_fmadd_ps(scales_of(grid, v), _mm512_cvtepi32_ps(bracket),
+                                                 _mm512_loadu_ps(sum)));
+            }
+        }
+    }
+}
+
+static void multiply_streams4(const struct w4a8_streams *streams) {
+    multiply_streams(4, streams);
+}
+
+static void multiply_streams8(const struct w4a8_streams *streams) {
+    multiply_streams(8, streams);
+}
+
+#define MULTIPLIES                                                                                 \
+    {                                                                                              \
+        multiply_1, multiply_2, multiply_3, multiply_4, multiply_5, multiply_6, multiply_7,        \
+            multiply_8                                                                             \
+    }
+
+const struct w4a8_kernel w4a8_avx512_vnni = {
+    .columns = COLUMNS,
+    .lane_columns = COLUMNS,
+    .span = SPAN,
+    .tile_rows = ROWS,
+    .row_multiple = 1,
+    .x_span = 4,
+    .bias4 = 8,
+    .bias8 = 128,
+    .multiply4 = MULTIPLIES,
+    .multiply8 = MULTIPLIES,
+    .multiply_streams = {multiply_streams4, multiply_streams8},
+    W4A8_BODY_FUNCTIONS,
+};

@@ -1,0 +1,79 @@
+/* Inside kernels/w4a8: what a set of instructions brings to the driver in w4a8.c.
+ *
+ * Weights lie in panels of `columns` rows of W, a panel as one record after the other, a record for
+ * each group: the levels, f32 scales (columns), and int8 zero points (columns) unless symmetric,
+ * filled up to 64 bytes. k is filled up with zeros to a multiple of `span` in each group. Levels
+ * for the multiplication are bytes [k / span][columns / lane_columns][span / 4][lane_columns][4];
+ * 4-bit ones are stored with the first half of each [span / 4] in the low and the second half in
+ * the high nibbles of [span / 8].
+ *
+ * Quantized X lies in tiles of tile_rows rows (the last has a multiple of row_multiple), each tile
+ * [k / x_span][rows][x_span]; sums over k lie as int32 [groups][rows] for each tile.
+ *
+ * Stored levels are q + bias. The zero points stored are z + bias likewise. */
+#ifndef FPTQ_KERNELS_W4A8_KERNEL_H
+#define FPTQ_KERNELS_W4A8_KERNEL_H
+
+#include "kernels/w4a8.h"
+
+enum { W4A8_MAX_TILES = 8, W4A8_STREAMS = 4, W4A8_PAIR = 2048 };
+
+/* Some whole groups of a panel, or a part of one group. */
+struct w4a8_block {
+    const uint8_t *weights; /* levels in bytes */
+    int64_t weight_stride;  /* bytes from one group to the next */
+    const char *grid;       /* scales and zero points */
+    int64_t grid_stride;
+    bool has_zero_points;
+    int32_t zero_point;    /* where there are none: the same for all */
+    int64_t groups, count; /* count: k of each, filled up */
+    bool opens, closes;    /* a part of a group: the first, the last */
+};
+
+/* One row of X against up to W4A8_STREAMS panels, whole rows, read side by side. */
+struct w4a8_streams {
+    const uint8_t *panels[W4A8_STREAMS];
+    const int8_t *x;
+    const int32_t *x_sums;
+    int64_t groups, count, last_count; /* count: k of each group, filled up; of the last */
+    int64_t record_bytes;
+    bool has_zero_points;
+    int32_t zero_point;
+    float *sums; /* (W4A8_STREAMS, columns) */
+};
+
+struct w4a8_kernel {
+    int64_t columns, lane_columns, span;
+    int64_t tile_rows, row_multiple, x_span;
+    int bias4, bias8; /* added to 4-bit and 8-bit levels */
+    bool paired_sums; /* a sum s is stored as int16 lo + W4A8_PAIR * hi, lo first */
+
+    /* Called before and after a thread's work; NULL: nothing to do. */
+    void (*begin)(void);
+    void (*end)(void);
+    /* 4-bit levels -> bytes; `bytes` packed ones. */
+    void (*unpack)(uint8_t *levels, const uint8_t *packed, int64_t bytes);
+    /* sum f32 (rows, columns) = the chain over the block's groups, continued; carry int32 (rows,
+     * columns): the bracket of a group between its parts. [rows / row_multiple - 1] */
+    void (*multiply4[W4A8_MAX_TILES])(const struct w4a8_block *block, const int8_t *x,
+                                      const int32_t *x_sums, float *sum, int32_t *carry);
+    void (*multiply8[W4A8_MAX_TILES])(const struct w4a8_block *block, const int8_t *x,
+                                      const int32_t *x_sums, float *sum, int32_t *carry);
+    /* [bits == 8]; NULL: the driver multiplies as for many rows. */
+    void (*multiply_streams[2])(const struct w4a8_streams *streams);
+
+    /* max |x * multiplier| */
+    float (*find_maximum)(const float *x, const float *multiplier, int64_t count);
+    /* Quantize `count` numbers, returns their sum. */
+    int32_t (*quantize)(int8_t *values, const float *x, const float *multiplier, float reciprocal,
+                        int64_t count);
+    /* y (count) = sum * scale (+ bias where not NULL) */
+    void (*finish)(float *y, const float *sum, float scale, const float *bias, int64_t count);
+};
+
+extern const struct w4a8_kernel w4a8_portable;
+extern const struct w4a8_kernel w4a8_avx2;
+extern const struct w4a8_kernel w4a8_avx512_vnni;
+extern const struct w4a8_kernel w4a8_amx;
+
+#endif

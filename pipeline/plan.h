@@ -41,10 +41,11 @@ int plan_stage_begin(int layers, int stages, int stage);
 
 struct plan_rates plan_rates_typical(enum kernel_path path);
 
-/* Choose stages and replicas that minimise the estimated time under the memory limit of a host
- * (`host_memory` bytes; `ranks_per_host` ranks share it), or take those that the configuration
- * forces. STATUS_INPUT with the reason where nothing works: more ranks than work, forced values
- * that do not fit, too little memory, a sequence longer than the model's positions. */
+/* Choose stages and replicas that take the least estimated time under the memory limit of a host
+ * (`host_memory` bytes, which its ranks share), and of plans within 2% of that the one that needs
+ * least memory; or take what the configuration forces. STATUS_INPUT with the reason where nothing
+ * works: more ranks than work, forced values that do not fit, too little memory, a sequence longer
+ * than the model's positions. */
 enum status plan_make(const struct model *model, const struct config *config, int ranks, int hosts,
                       int threads, int64_t host_memory, const struct plan_rates *rates,
                       struct plan *plan, struct error *error);

@@ -16,13 +16,10 @@ int64_t quantize_group_count(const struct quantize_format *format, int64_t colum
     return (columns + size - 1) / size;
 }
 
-/* Scratch: (columns) f32 folded weights, then (1 + columns) int8 levels. */
-static size_t folded_bytes(int64_t columns) {
-    return ((size_t)columns * sizeof(float) + 63) & ~(size_t)63;
-}
-
+/* Scratch: a block of folded weights, each group padded to whole units. */
 size_t quantize_scratch_bytes(int64_t columns) {
-    return (folded_bytes(columns) + (size_t)columns + 1 + 63) & ~(size_t)63;
+    const int64_t padded = (columns + QUANTIZE_UNIT - 1) / QUANTIZE_UNIT * QUANTIZE_UNIT;
+    return (size_t)(padded > QUANTIZE_BLOCK ? padded : QUANTIZE_BLOCK) * sizeof(float);
 }
 
 int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *format,
@@ -32,10 +29,7 @@ int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *
     const struct quantize_functions *functions = functions_of(path);
     const int64_t columns = source->columns;
     const int64_t groups = quantize_group_count(format, columns);
-    int8_t *levels = (int8_t *)scratch + folded_bytes(columns);
-    /* With an odd number of columns every other row starts in the middle of a byte: the last level
-     * of the row before is carried in front of it. */
-    int64_t carried = 0;
+    bool odd = false; /* with an odd number of columns every other row starts inside a byte */
     for (int64_t r = row_begin; r < row_end; r++) {
         const int64_t at = r - row_begin;
         struct quantize_row row = {
@@ -47,19 +41,16 @@ int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *
             .column_multiplier = source->column_multiplier,
             .row_multiplier = source->row_multiplier ? source->row_multiplier[r] : 1.0f,
             .format = format,
+            .folded = scratch,
             .scales = scales + at * groups,
             .zero_points = zero_points ? zero_points + at * groups : NULL,
-            .folded = scratch,
-            .levels = levels + carried,
+            .packed = packed,
+            .odd = odd,
         };
         if (!functions->row(&row))
             return r;
-        const int64_t have = carried + columns;
-        const bool last = r + 1 == row_end;
-        functions->pack(packed, levels, last ? have : have & ~(int64_t)1);
-        packed += have / 2;
-        carried = have % 2;
-        levels[0] = levels[have - 1];
+        packed += (columns + odd) / 2;
+        odd = (columns + odd) % 2;
         if (squared_error)
             squared_error[at] = row.sums[0];
         if (squared_weight)
@@ -69,7 +60,10 @@ int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *
 }
 
 void quantize_pack_nibbles(uint8_t *packed, const int8_t *values, int64_t count) {
-    quantize_portable.pack(packed, values, count);
+    for (int64_t i = 0; i < count / 2; i++)
+        packed[i] = (uint8_t)((values[2 * i] & 0x0f) << 4 | (values[2 * i + 1] & 0x0f));
+    if (count % 2)
+        packed[count / 2] = (uint8_t)((values[count - 1] & 0x0f) << 4);
 }
 
 void quantize_unpack_nibbles(int8_t *values, const uint8_t *packed, int64_t count) {

@@ -1,15 +1,20 @@
 /* Group-wise int4 weights (FPTQ, arXiv 2308.15987, fine-grained weight quantization).
  *
  * A row of `columns` weights is cut into groups of group_size along the input dimension; the last
- * may be shorter; group_size 0 means the whole row. Each group has a scale and (not symmetric) an
- * integer zero point: w ~ (q - z) * scale, q and z in -8..7. symmetric, amax/7.5: scale = max|w|
- * / 7.5, q = clamp(rint(w * (1 / scale)), -8, 7) symmetric, amax/7:   scale = max|w| / 7,   q =
- * clamp(rint(w * (1 / scale)), -7, 7) zero points: lo = min(0, min w), hi = max(0, max w), scale =
- * (hi - lo) / 15, z = rint(-8 - lo / scale),    q = clamp(rint(w * (1 / scale)) + z, -8, 7) All in
- * f32, the reciprocal taken once a group; rint rounds half to even. The scale is rounded to its
- * stored type before any integer is computed, upwards, so that every weight lies within half a step
- * of its (q - z) * scale (and a few units in the last place). A group of zeros has scale 1, z = 0,
- * q = 0. The same bits on every path. */
+ * may be shorter; group_size 0 means the whole row. Each group has a scale s and (not symmetric) an
+ * integer zero point z, 0 where symmetric: w ~ (q - z) s, with q and z in -8 .. 7.
+ *   symmetric, amax/7.5: s = max|w| / 7.5
+ *   symmetric, amax/7:   s = max|w| / 7
+ *   zero points: lo = min(0, min w), hi = max(0, max w), s = (hi - lo) / 15, z = rint(-8 - lo / s)
+ *   q = clamp(rint(w * (1 / s) + z), -8, 7)
+ * All in f32, every operation rounded once; the reciprocal is taken once a group, and each rint
+ * rounds the exact sum in its brackets (the product with 1 / s included), half to even.
+ *
+ * s is rounded to its stored type before any integer is computed, and upwards: a scale rounded down
+ * would leave the extreme weights too far beyond the last level. So every weight lies within half a
+ * step s (and a few units in the last place of f32) of (q - z) s; what the clamp cuts off does so
+ * too. s is at least the smallest f16, 2^-24, or in f32 2^-126, so that 1 / s is finite. A group of
+ * zeros has s = 1, z = 0, q = 0. The same bits on every path. */
 #ifndef FPTQ_KERNELS_QUANTIZE_H
 #define FPTQ_KERNELS_QUANTIZE_H
 
@@ -38,17 +43,24 @@ struct quantize_source {
     const float *row_multiplier;    /* (rows), or NULL */
 };
 
+/* Groups in a row of `columns` weights. */
 int64_t quantize_group_count(const struct quantize_format *format, int64_t columns);
 
 /* Quantize rows row_begin .. row_end - 1 on the calling thread.
+ *
  * packed: 4-bit elements in the order of HDF5's N-Bit filter: element e = (r - row_begin) * columns
- * + c in byte e / 2, even e in the HIGH nibble, two's complement; written whole (a last odd nibble
- * is 0). scales f32 (rows here, groups): already rounded to scale_type. zero_points int8 (rows
- * here, groups): NULL when symmetric. squared_error, squared_weight: doubles (rows here): sum over
- * the row of (w - (q - z) scale)^2 and of w^2, folded w, in a fixed order; NULL: not wanted.
+ *     + c in byte e / 2, even e in the HIGH nibble, two's complement; written whole (a last odd
+ *     nibble is 0).
+ * scales: f32 (rows here, groups), already rounded to scale_type.
+ * zero_points: int8 (rows here, groups); NULL when symmetric.
+ * squared_error, squared_weight: doubles (rows here): sums over the row of (w - (q - z) s)^2 and of
+ *     w^2, folded w, in f32 in a fixed order; NULL: not wanted. (Errors are taken before the clamp:
+ *     where it acts the error is half a step on either side.)
  * scratch: quantize_scratch_bytes(columns), 64-byte aligned.
- * Returns -1, or the first row where a folded weight is not finite, or a scale does not fit
- * scale_type; its outputs and those of later rows are then undefined. */
+ *
+ * Returns -1, or the first row that cannot be quantized: where a folded weight is not finite, or is
+ * beyond 1e19, so that its square is not, or where a scale does not fit scale_type. Its outputs and
+ * those of later rows are then undefined. */
 int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *format,
                            const struct quantize_source *source, int64_t row_begin, int64_t row_end,
                            uint8_t *packed, float *scales, int8_t *zero_points,

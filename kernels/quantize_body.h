@@ -1,211 +1,261 @@
-/* The definitions of quantize_row.h, on `lanes`: 16 floats and the few operations that
- * quantize_PATH.c gives for them before it includes this. No fused multiply-add and a fixed place
- * for every sum and extreme (column c in lane c % 16), so the bits are the same on every path. */
+/* One row of quantize_row.h, on `lanes`: 16 floats, and the few operations on them that
+ * quantize_PATH.c gives before it includes this.
+ *
+ * A row goes in blocks of up to 16 groups, small enough for the first-level cache: one pass folds,
+ * keeps and measures the weights; the grids of all 16 groups are computed at once, a group in each
+ * lane; a second pass rounds and packs. A group is cut into units of 32 columns, padded with zeros,
+ * which change no extreme and no sum: even columns in one vector, odd ones in another, so that the
+ * two nibbles of a byte lie in the same lane. Each number thus has its place in every sum whatever
+ * the path, and the bits are the same on all. */
 #include <math.h>
 
-enum { LANES = 16 };
-
-/* Extremes of a group, with 0; squares of the row so far. */
-struct measured {
-    lanes least, most, squares;
+enum {
+    LANES = 16,
+    UNIT = QUANTIZE_UNIT,
+    GROUPS = LANES,
+    CHUNK_UNITS = 4,
+    CHUNK = CHUNK_UNITS * UNIT
 };
 
-static inline struct measured measure_lanes(struct measured found, lanes w) {
-    return (struct measured){lanes_min(w, found.least), lanes_max(w, found.most),
-                             lanes_add(found.squares, lanes_multiply(w, w))};
+/* Added to a small number, it leaves the nearest integer (half to even) in the low bits. */
+static const float rounder = 0x1.8p23f;
+
+static inline int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
 }
 
-/* Round up to the stored type: a scale rounded down would leave the extreme weight beyond half a
- * step. */
-static inline float stored_scale(float scale, enum number_type type) {
-    if (type == NUMBER_F32)
-        return scale;
-    uint16_t bits = number_to_f16(scale);
-    if (number_from_f16(bits) < scale)
-        bits++;
-    return number_from_f16(bits);
-}
-
-struct grid {
-    float scale, zero_point, least, most;
+struct extremes {
+    lanes least[GROUPS], most[GROUPS]; /* of each group, with 0 */
 };
 
-static inline struct grid make_grid(const struct measured *found,
-                                    const struct quantize_format *format) {
-    const float lo = lanes_least(found->least), hi = lanes_most(found->most);
-    const float amax = hi > -lo ? hi : -lo;
-    const bool seven = format->symmetric && format->range == QUANTIZE_AMAX_7;
-    const float scale = format->symmetric ? amax / (seven ? 7.0f : 7.5f) : (hi - lo) / 15.0f;
-    struct grid grid = {.scale = scale > 0 ? stored_scale(scale, format->scale_type) : 1.0f,
-                        .least = seven ? -7 : -8,
-                        .most = 7};
-    if (!format->symmetric && lo < hi)
-        grid.zero_point = nearbyintf(-8.0f - lo / grid.scale);
-    return grid;
+/* 32 numbers from `source`, of which `count` are there. */
+static inline struct pair load_unit(const void *source, enum number_type type, int64_t begin,
+                                    int64_t count) {
+    const unsigned char *bytes = (const unsigned char *)source + (size_t)begin * number_size(type);
+    unsigned char padded[UNIT * sizeof(float)];
+    if (count < UNIT) {
+        memset(padded, 0, sizeof padded);
+        memcpy(padded, bytes, (size_t)count * number_size(type));
+        bytes = padded;
+    }
+    return type == NUMBER_BF16  ? pair_load_bf16(bytes)
+           : type == NUMBER_F16 ? pair_load_f16(bytes)
+                                : pair_load_f32(bytes);
 }
 
-/* A grid in every lane. */
-struct grid_lanes {
-    lanes scale, inverse, zero_point, least, most;
+/* First pass over one group, columns begin .. begin + count - 1. `type` and `folds` are constants
+ * at each call, so that each gets a loop of its own. */
+static inline __attribute__((always_inline)) struct pair
+measure_group(const struct quantize_row *row, enum number_type type, bool folds, int64_t begin,
+              int64_t count, float *folded, lanes *least, lanes *most, struct pair squares) {
+    const lanes factor = lanes_set(row->row_multiplier);
+    lanes lo = lanes_set(0), hi = lanes_set(0);
+    for (int64_t at = 0; at < count; at += UNIT, folded += UNIT) {
+        struct pair w = load_unit(row->data, type, begin + at, count - at);
+        if (folds) {
+            const struct pair multiplier =
+                load_unit(row->column_multiplier, NUMBER_F32, begin + at, count - at);
+            w.even = lanes_multiply(lanes_multiply(w.even, factor), multiplier.even);
+            w.odd = lanes_multiply(lanes_multiply(w.odd, factor), multiplier.odd);
+        } else {
+            w.even = lanes_multiply(w.even, factor);
+            w.odd = lanes_multiply(w.odd, factor);
+        }
+        lanes_store(folded, w.even);
+        lanes_store(folded + LANES, w.odd);
+        lo = lanes_min(w.odd, lanes_min(w.even, lo));
+        hi = lanes_max(w.odd, lanes_max(w.even, hi));
+        squares.even = lanes_multiply_add(w.even, w.even, squares.even);
+        squares.odd = lanes_multiply_add(w.odd, w.odd, squares.odd);
+    }
+    *least = lo;
+    *most = hi;
+    return squares;
+}
+
+static inline __attribute__((always_inline)) struct pair
+measure_groups(const struct quantize_row *row, enum number_type type, bool folds, int64_t begin,
+               int64_t end, int64_t padded, struct extremes *extremes, struct pair squares) {
+    float *folded = row->folded;
+    for (int64_t g = 0; begin < end; g++, begin += row->group_size, folded += padded)
+        squares = measure_group(row, type, folds, begin, smaller(end - begin, row->group_size),
+                                folded, &extremes->least[g], &extremes->most[g], squares);
+    return squares;
+}
+
+static struct pair measure_block(const struct quantize_row *row, int64_t begin, int64_t end,
+                                 int64_t padded, struct extremes *extremes, struct pair squares) {
+    const bool folds = row->column_multiplier != NULL;
+#define MEASURE(type)                                                                              \
+    (folds ? measure_groups(row, type, true, begin, end, padded, extremes, squares)                \
+           : measure_groups(row, type, false, begin, end, padded, extremes, squares))
+    switch (row->type) {
+    case NUMBER_BF16:
+        return MEASURE(NUMBER_BF16);
+    case NUMBER_F16:
+        return MEASURE(NUMBER_F16);
+    default:
+        return MEASURE(NUMBER_F32);
+    }
+#undef MEASURE
+}
+
+/* The grids of 16 groups. offset: rounder + 8 + zero point, so that w / scale + offset has the
+ * level + 8 in its low bits. */
+struct grids {
+    float scale[GROUPS], inverse[GROUPS], offset[GROUPS];
 };
 
-static inline lanes round_lanes(lanes w, const struct grid_lanes *grid, lanes *errors) {
-    const lanes steps = lanes_round(lanes_multiply(w, grid->inverse));
-    const lanes level =
-        lanes_min(lanes_max(lanes_add(steps, grid->zero_point), grid->least), grid->most);
-    const lanes error =
-        lanes_subtract(w, lanes_multiply(lanes_subtract(level, grid->zero_point), grid->scale));
-    *errors = lanes_add(*errors, lanes_multiply(error, error));
+/* Returns the scales. */
+static inline lanes make_grids(struct grids *grids, const struct quantize_format *format,
+                               const struct extremes *extremes, int8_t zero_points[GROUPS]) {
+    const lanes lo = lanes_least(extremes->least), hi = lanes_most(extremes->most);
+    const bool half = format->scale_type == NUMBER_F16;
+    const lanes least_scale = lanes_set(half ? 0x1p-24f : 0x1p-126f);
+    const bool seven = format->range == QUANTIZE_AMAX_7;
+    lanes range = lanes_subtract(hi, lo), steps = lanes_set(15);
+    if (format->symmetric) {
+        range = lanes_max(hi, lanes_subtract(lanes_set(0), lo));
+        steps = lanes_set(seven ? 7.0f : 7.5f);
+    }
+    lanes scale = lanes_divide(range, steps);
+    if (half)
+        scale = lanes_round_up_f16(scale);
+    scale = lanes_where_zero(range, lanes_set(1), lanes_max(scale, least_scale));
+    lanes zero_point = lanes_set(rounder);
+    if (!format->symmetric)
+        zero_point = lanes_where_zero(
+            range, zero_point, lanes_subtract(lanes_set(rounder - 8), lanes_divide(lo, scale)));
+    lanes_store(grids->scale, scale);
+    lanes_store(grids->inverse, lanes_divide(lanes_set(1), scale));
+    lanes_store(grids->offset, lanes_add(zero_point, lanes_set(8)));
+    lanes_store_low_bytes(zero_points, zero_point);
+    return scale;
+}
+
+/* Where the second pass stands: the next unit is unit `unit` of group `group` of the block. */
+struct position {
+    const float *folded;
+    int64_t group, unit, group_units;
+};
+
+static inline lanes round_lanes(lanes w, lanes scale, lanes inverse, lanes offset, lanes *errors) {
+    const lanes level = lanes_multiply_add(w, inverse, offset);
+    const lanes error = lanes_subtract_product(w, lanes_subtract(level, offset), scale);
+    *errors = lanes_multiply_add(error, error, *errors);
     return level;
 }
 
-/* First pass over whole blocks of 16: fold, keep, measure. `type` and `folds` are constants at each
- * call, so that each gets a loop of its own. */
-static inline struct measured measure_whole(const struct quantize_row *row, enum number_type type,
-                                            bool folds, int64_t begin, int64_t end,
-                                            struct measured found) {
-    const uint16_t *halves = row->data;
-    const float *floats = row->data, *multiplier = row->column_multiplier;
-    const lanes factor = lanes_set(row->row_multiplier);
-    float *folded = row->folded;
-    for (int64_t c = begin; c < end; c += LANES) {
-        lanes w = type == NUMBER_BF16  ? lanes_load_bf16(halves + c)
-                  : type == NUMBER_F16 ? lanes_load_f16(halves + c)
-                                       : lanes_load(floats + c);
-        w = lanes_multiply(w, factor);
-        if (folds)
-            w = lanes_multiply(w, lanes_load(multiplier + c));
-        lanes_store(folded + c, w);
-        found = measure_lanes(found, w);
+/* Levels and errors of `units` <= 4 units, to packed (64 bytes). */
+static inline __attribute__((always_inline)) struct pair round_chunk(struct position *at,
+                                                                     const struct grids *grids,
+                                                                     int64_t units, uint8_t *packed,
+                                                                     struct pair errors) {
+    lanes levels[2 * CHUNK_UNITS];
+#pragma GCC unroll 4
+    for (int i = 0; i < CHUNK_UNITS; i++) {
+        levels[2 * i] = levels[2 * i + 1] = lanes_set(rounder);
+        if (i >= units)
+            continue;
+        const lanes scale = lanes_set(grids->scale[at->group]);
+        const lanes inverse = lanes_set(grids->inverse[at->group]);
+        const lanes offset = lanes_set(grids->offset[at->group]);
+        levels[2 * i] = round_lanes(lanes_load(at->folded), scale, inverse, offset, &errors.even);
+        levels[2 * i + 1] =
+            round_lanes(lanes_load(at->folded + LANES), scale, inverse, offset, &errors.odd);
+        const bool group_ends = ++at->unit == at->group_units;
+        at->folded += UNIT;
+        at->group += group_ends;
+        at->unit = group_ends ? 0 : at->unit;
     }
-    return found;
-}
-
-/* Columns of one block of 16 that a group does not fill: copied to their lanes of a block of zeros,
- * which change no extreme and no sum. */
-static inline struct measured measure_part(const struct quantize_row *row, int64_t begin,
-                                           int64_t end, struct measured found) {
-    float block[LANES] = {0};
-    float *w = block + begin % LANES;
-    number_widen(w, (const unsigned char *)row->data + (size_t)begin * number_size(row->type),
-                 row->type, (size_t)(end - begin));
-    for (int64_t i = 0; i < end - begin; i++) {
-        w[i] *= row->row_multiplier;
-        if (row->column_multiplier)
-            w[i] *= row->column_multiplier[begin + i];
-    }
-    memcpy(row->folded + begin, w, (size_t)(end - begin) * sizeof *w);
-    return measure_lanes(found, lanes_load(block));
-}
-
-static inline struct measured measure_blocks(const struct quantize_row *row, int64_t begin,
-                                             int64_t end, struct measured found) {
-    const bool folds = row->column_multiplier != NULL;
-    switch (row->type) {
-    case NUMBER_BF16:
-        return folds ? measure_whole(row, NUMBER_BF16, true, begin, end, found)
-                     : measure_whole(row, NUMBER_BF16, false, begin, end, found);
-    case NUMBER_F16:
-        return folds ? measure_whole(row, NUMBER_F16, true, begin, end, found)
-                     : measure_whole(row, NUMBER_F16, false, begin, end, found);
-    default:
-        return folds ? measure_whole(row, NUMBER_F32, true, begin, end, found)
-                     : measure_whole(row, NUMBER_F32, false, begin, end, found);
-    }
-}
-
-/* A group's columns: a part of a block, whole blocks, a part of a block. */
-struct extent {
-    int64_t begin, whole_begin, whole_end, end;
-};
-
-static inline struct extent extent_of(int64_t begin, int64_t end) {
-    struct extent extent = {begin, (begin + LANES - 1) / LANES * LANES, end / LANES * LANES, end};
-    if (extent.whole_begin > extent.whole_end) /* all inside one block */
-        extent.whole_begin = extent.whole_end = end;
-    return extent;
-}
-
-static inline struct measured measure_group(const struct quantize_row *row,
-                                            const struct extent *extent, lanes squares) {
-    struct measured found = {lanes_set(0), lanes_set(0), squares};
-    if (extent->begin < extent->whole_begin)
-        found = measure_part(row, extent->begin, extent->whole_begin, found);
-    found = measure_blocks(row, extent->whole_begin, extent->whole_end, found);
-    if (extent->whole_end < extent->end)
-        found = measure_part(row, extent->whole_end, extent->end, found);
-    return found;
-}
-
-static inline lanes round_part(const struct quantize_row *row, int64_t begin, int64_t end,
-                               const struct grid_lanes *grid, lanes errors) {
-    float block[LANES] = {0};
-    int8_t levels[LANES];
-    const int64_t first = begin % LANES;
-    memcpy(block + first, row->folded + begin, (size_t)(end - begin) * sizeof *block);
-    lanes_store_int8(levels, round_lanes(lanes_load(block), grid, &errors));
-    memcpy(row->levels + begin, levels + first, (size_t)(end - begin));
+    lanes_store_levels(packed, levels);
     return errors;
 }
 
-/* Second pass: levels, and the squared errors added to the row's. */
-static inline lanes round_group(const struct quantize_row *row, const struct extent *extent,
-                                const struct grid *group, lanes errors) {
-    const struct grid_lanes grid = {lanes_set(group->scale), lanes_set(1.0f / group->scale),
-                                    lanes_set(group->zero_point), lanes_set(group->least),
-                                    lanes_set(group->most)};
-    const float *folded = row->folded;
-    int8_t *levels = row->levels;
-    if (extent->begin < extent->whole_begin)
-        errors = round_part(row, extent->begin, extent->whole_begin, &grid, errors);
-    for (int64_t c = extent->whole_begin; c < extent->whole_end; c += LANES)
-        lanes_store_int8(levels + c, round_lanes(lanes_load(folded + c), &grid, &errors));
-    if (extent->whole_end < extent->end)
-        errors = round_part(row, extent->whole_end, extent->end, &grid, errors);
+/* `count` nibbles of source to packed, from its first nibble or (odd) its second. */
+static void append_nibbles(uint8_t *packed, bool odd, const uint8_t *source, int64_t count) {
+    if (odd) {
+        packed[0] = (uint8_t)((packed[0] & 0xf0) | source[0] >> 4);
+        for (int64_t i = 1; i <= count / 2; i++)
+            packed[i] = (uint8_t)(source[i - 1] << 4 | (2 * i < count ? source[i] >> 4 : 0));
+    } else {
+        memcpy(packed, source, (size_t)count / 2);
+        if (count % 2)
+            packed[count / 2] = source[count / 2] & 0xf0;
+    }
+}
+
+/* Second pass over columns begin .. end - 1, which lie without gaps at at->folded. */
+static struct pair round_columns(const struct quantize_row *row, int64_t begin, int64_t end,
+                                 struct position *at, const struct grids *grids,
+                                 struct pair errors) {
+    const bool odd = (begin + row->odd) % 2;
+    uint8_t *packed = row->packed + (begin + row->odd) / 2;
+    uint8_t aside[CHUNK / 2];
+    for (; end - begin >= CHUNK; begin += CHUNK, packed += CHUNK / 2) {
+        errors = round_chunk(at, grids, CHUNK_UNITS, odd ? aside : packed, errors);
+        if (odd)
+            append_nibbles(packed, odd, aside, CHUNK);
+    }
+    if (begin < end) {
+        errors = round_chunk(at, grids, (end - begin + UNIT - 1) / UNIT, aside, errors);
+        append_nibbles(packed, odd, aside, end - begin);
+    }
     return errors;
 }
 
-static double sum_of_lanes(lanes a) {
-    float values[LANES];
+static struct pair round_block(const struct quantize_row *row, int64_t begin, int64_t end,
+                               int64_t padded, const struct grids *grids, struct pair errors) {
+    struct position at = {.folded = row->folded, .group_units = padded / UNIT};
+    /* Where groups are whole units, the block has no gaps. */
+    const int64_t step = padded == row->group_size ? end - begin : row->group_size;
+    for (; begin < end; begin += step)
+        errors = round_columns(row, begin, smaller(begin + step, end), &at, grids, errors);
+    return errors;
+}
+
+static double sum_of_pair(struct pair pair) {
+    float values[2 * LANES];
     double sum = 0;
-    lanes_store(values, a);
-    for (int lane = 0; lane < LANES; lane++)
-        sum += (double)values[lane];
+    lanes_store(values, pair.even);
+    lanes_store(values + LANES, pair.odd);
+    for (int i = 0; i < 2 * LANES; i++)
+        sum += (double)values[i];
     return sum;
 }
 
 static bool quantize_row(struct quantize_row *row) {
-    lanes errors = lanes_set(0), squares = lanes_set(0);
-    bool fits = true;
-    for (int64_t begin = 0, group = 0; begin < row->columns; begin += row->group_size, group++) {
-        const int64_t left = row->columns - begin;
-        const struct extent extent =
-            extent_of(begin, begin + (left < row->group_size ? left : row->group_size));
-        const struct measured found = measure_group(row, &extent, squares);
-        const struct grid grid = make_grid(&found, row->format);
-        squares = found.squares;
-        errors = round_group(row, &extent, &grid, errors);
-        fits &= isfinite(grid.scale) != 0;
-        row->scales[group] = grid.scale;
+    const int64_t padded = (row->group_size + UNIT - 1) / UNIT * UNIT;
+    const int64_t fitting = smaller(QUANTIZE_BLOCK / padded, GROUPS);
+    const int64_t groups = fitting > 0 ? fitting : 1, block = groups * row->group_size;
+    const lanes zeros = lanes_set(0);
+    struct pair errors = {zeros, zeros}, squares = {zeros, zeros};
+    struct extremes extremes;
+    for (int g = 0; g < GROUPS; g++)
+        extremes.least[g] = extremes.most[g] = zeros;
+    lanes largest = zeros;
+    for (int64_t begin = 0, group = 0; begin < row->columns; begin += block, group += groups) {
+        const int64_t end = smaller(begin + block, row->columns);
+        const int64_t here = (end - begin + row->group_size - 1) / row->group_size;
+        struct grids grids;
+        int8_t zero_points[GROUPS];
+        squares = measure_block(row, begin, end, padded, &extremes, squares);
+        largest = lanes_max(largest, make_grids(&grids, row->format, &extremes, zero_points));
+        errors = round_block(row, begin, end, padded, &grids, errors);
+        memcpy(row->scales + group, grids.scale, (size_t)here * sizeof *row->scales);
         if (row->zero_points)
-            row->zero_points[group] = (int8_t)grid.zero_point;
+            memcpy(row->zero_points + group, zero_points, (size_t)here);
     }
-    row->sums[0] = sum_of_lanes(errors);
-    row->sums[1] = sum_of_lanes(squares);
+    row->sums[0] = sum_of_pair(errors);
+    row->sums[1] = sum_of_pair(squares);
     /* A weight that is not finite makes its square, and so the sum, not finite. */
-    return fits && isfinite(row->sums[1]);
-}
-
-static void quantize_pack(uint8_t *packed, const int8_t *values, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count / 2; i++) {
-        uint16_t pair;
-        memcpy(&pair, values + 2 * i, sizeof pair);
-        packed[i] = (uint8_t)(((pair & 0x0fu) << 4) | ((pair >> 8) & 0x0fu));
-    }
-    if (count % 2)
-        packed[count / 2] = (uint8_t)((values[count - 1] & 0x0f) << 4);
+    float scales[LANES];
+    lanes_store(scales, largest);
+    bool fits = isfinite(row->sums[1]);
+    for (int g = 0; g < GROUPS; g++)
+        fits &= isfinite(scales[g]) != 0;
+    return fits;
 }
 
 #define QUANTIZE_FUNCTIONS                                                                         \
-    { .row = quantize_row, .pack = quantize_pack }
+    { .row = quantize_row }

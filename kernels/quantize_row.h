@@ -4,6 +4,9 @@
 
 #include "kernels/quantize.h"
 
+/* Columns in a unit; columns in a block of groups, unless one group alone is larger. */
+enum { QUANTIZE_UNIT = 32, QUANTIZE_BLOCK = 2048 };
+
 struct quantize_row {
     const void *data; /* (columns), `type` */
     enum number_type type;
@@ -11,17 +14,17 @@ struct quantize_row {
     const float *column_multiplier; /* (columns), or NULL */
     float row_multiplier;           /* 1 where there is none */
     const struct quantize_format *format;
-    float *scales;       /* (groups) */
-    int8_t *zero_points; /* (groups), or NULL */
+    float *folded;       /* scratch: a block of groups, each padded to whole units */
+    float *scales;       /* out (groups) */
+    int8_t *zero_points; /* out (groups), or NULL */
+    uint8_t *packed;     /* out: (columns) nibbles from byte 0 */
+    bool odd;            /* the row starts in the low nibble of byte 0; the high one is kept */
     double sums[2];      /* out: squared error, squared weight */
-    float *folded;       /* scratch (columns) */
-    int8_t *levels;      /* out (columns): q */
 };
 
 struct quantize_functions {
     /* false where a weight is not finite or a scale does not fit */
     bool (*row)(struct quantize_row *row);
-    void (*pack)(uint8_t *packed, const int8_t *values, int64_t count);
 };
 
 extern const struct quantize_functions quantize_portable, quantize_avx2, quantize_avx512;

@@ -60,6 +60,36 @@ int64_t w4a8_group_count(int64_t columns, int64_t group_size) {
     return group_size == 0 ? 1 : (columns + group_size - 1) / group_size;
 }
 
+/* ---- Steps: what of k is multiplied at once ---- */
+
+enum { BLOCK_K = 512 }; /* k whose levels lie in the nearest cache, a multiple of every span */
+
+/* Some whole groups, all filled up to `count` k, or `count` k of one from k on. */
+struct step {
+    int64_t group, groups, k, count;
+};
+
+/* The step in which k of a group is; k counts filled up ones. */
+static struct step step_of(const struct grouping *grouping, int64_t group, int64_t k) {
+    const int64_t count = group_count_of(grouping, group);
+    if (count > BLOCK_K) {
+        const int64_t begin = k / BLOCK_K * BLOCK_K;
+        return (struct step){group, 1, begin, minimum(BLOCK_K, count - begin)};
+    }
+    if (count != grouping->count) /* a short last one */
+        return (struct step){group, 1, 0, count};
+    const int64_t most = BLOCK_K / count, begin = group / most * most;
+    const int64_t alike = grouping->groups - (grouping->last_count != grouping->count);
+    return (struct step){begin, minimum(most, alike - begin), 0, count};
+}
+
+static struct step step_after(const struct grouping *grouping, const struct step *step) {
+    const int64_t k = step->k + step->count, group = step->group + step->groups;
+    return k < group_count_of(grouping, step->group) ? step_of(grouping, step->group, k)
+           : group < grouping->groups                ? step_of(grouping, group, 0)
+                                                     : (struct step){.group = group};
+}
+
 /* ---- Weights ---- */
 
 struct layout {
@@ -171,7 +201,8 @@ void w4a8_weight_pack(const struct w4a8_weight *weight, int64_t row_begin, int64
 
 /* ---- Activations ---- */
 
-/* Packed X: scales of all rows, sums of all tiles, tiles. */
+/* Packed X: scales of all rows, sums of all tiles, tiles. A step's parts of all tiles lie one after
+ * the other, as they are read. */
 struct packed_input {
     const struct w4a8_kernel *kernel;
     struct grouping grouping;
@@ -208,6 +239,21 @@ static int64_t tile_rows(const struct packed_input *packed, int64_t m) {
     return minimum(packed->kernel->tile_rows, packed->rows - m);
 }
 
+/* A step's part of the tile that begins at m. */
+static int8_t *tile_at(const struct packed_input *packed, int64_t m, const struct step *step) {
+    const int64_t k = step->group * packed->grouping.count + step->k;
+    return packed->tiles + k * packed->rows + m * step->groups * step->count;
+}
+
+/* Row `row` of that tile from k of a group on; k a multiple of x_span. */
+static int8_t *row_at(const struct packed_input *packed, int64_t m, int64_t row, int64_t group,
+                      int64_t k) {
+    const int64_t rows = tile_rows(packed, m), x_span = packed->kernel->x_span;
+    const struct step step = step_of(&packed->grouping, group, k);
+    return tile_at(packed, m, &step) + ((group - step.group) * step.count + k - step.k) * rows +
+           row * x_span;
+}
+
 struct quantizing {
     struct packed_input packed;
     const float *x;
@@ -234,7 +280,6 @@ static int32_t quantize_group(const struct quantizing *task, int64_t m, int64_t 
     const int64_t size = group_size_of(grouping, group), first = group * grouping->size;
     const int64_t count = group_count_of(grouping, group);
     const float *multiplier = task->how->multiplier;
-    int8_t *tile = task->packed.tiles + m * grouping->total + group * grouping->count * rows;
     int32_t sum = 0;
     for (int64_t k = 0; k < count; k += PIECE) {
         int8_t values[PIECE];
@@ -246,7 +291,7 @@ static int32_t quantize_group(const struct quantizing *task, int64_t m, int64_t 
                                     here);
         const int64_t present = here > 0 ? here : 0;
         memset(values + present, 0, (size_t)(filled - present));
-        int8_t *at = tile + (k / x_span * rows + row) * x_span;
+        int8_t *at = row_at(&task->packed, m, row, group, k);
         if (x_span == 4)
             for (int64_t i = 0; i < filled; i += 4, at += rows * 4)
                 memcpy(at, values + i, 4);
@@ -301,28 +346,21 @@ void w4a8_quantize(const struct compute *compute, struct w4a8_input *input, cons
 
 void w4a8_input_unpack(const struct w4a8_input *input, int8_t *values, float *scales) {
     const struct packed_input packed = find_input(input);
-    const struct grouping *grouping = &packed.grouping;
-    const int64_t x_span = packed.kernel->x_span;
+    const int64_t size = packed.grouping.size, x_span = packed.kernel->x_span;
     for (int64_t row = 0; row < input->rows; row++) {
         const int64_t m = row / packed.kernel->tile_rows * packed.kernel->tile_rows;
-        const int64_t rows = tile_rows(&packed, m);
         scales[row] = packed.scales[row];
         for (int64_t k = 0; k < input->columns; k++) {
-            const int64_t at = k / grouping->size * grouping->count + k % grouping->size;
-            values[row * input->columns + k] =
-                packed.tiles[m * grouping->total + (at / x_span * rows + row - m) * x_span +
-                             at % x_span];
+            const int64_t in_span = k % size % x_span;
+            const int8_t *span = row_at(&packed, m, row - m, k / size, k % size - in_span);
+            values[row * input->columns + k] = span[in_span];
         }
     }
 }
 
 /* ---- Product ---- */
 
-enum {
-    BLOCK_K = 512, /* k whose levels are brought into the nearest cache, a multiple of every span */
-    BLOCK_ROWS = 256,
-    MAX_COLUMNS = 48,
-};
+enum { BLOCK_ROWS = 256, MAX_COLUMNS = 48 };
 
 /* A thread's scratch: levels of a block, sums, carries. */
 size_t w4a8_scratch_bytes(void) {
@@ -343,45 +381,42 @@ struct product {
     struct team *team;
 };
 
-/* Some whole groups, or a part of one. */
-struct step {
-    int64_t group, groups, k, count; /* k: of the part; count: k of each group here */
+/* A panel against rows m .. m_end - 1 of X. */
+struct item {
+    int64_t m, m_end, n;
+    const uint8_t *panel;
+    uint8_t *levels; /* of a step */
+    float *sums;
+    int32_t *carries;
 };
 
-static struct step step_at(const struct grouping *grouping, int64_t group, int64_t k) {
-    const int64_t count = group_count_of(grouping, group);
-    if (count > BLOCK_K)
-        return (struct step){group, 1, k, minimum(BLOCK_K, count - k)};
-    const int64_t alike = group + 1 < grouping->groups ? grouping->groups - 1 - group : 1;
-    return (struct step){group, minimum(alike, BLOCK_K / count), 0, count};
+/* Bytes of a step's levels (and grids), as they lie. */
+static int64_t step_bytes(const struct layout *layout, const struct step *step) {
+    return step->count == group_count_of(&layout->grouping, step->group)
+               ? step->groups * (level_bytes(layout, step->count) + layout->grid_bytes)
+               : level_bytes(layout, step->count);
 }
 
-static struct step step_after(const struct grouping *grouping, const struct step *step) {
-    const int64_t k = step->k + step->count;
-    return k < group_count_of(grouping, step->group) ? step_at(grouping, step->group, k)
-           : step->group + step->groups < grouping->groups
-               ? step_at(grouping, step->group + step->groups, 0)
-               : (struct step){.group = grouping->groups};
+static const uint8_t *step_levels(const struct layout *layout, const struct item *item,
+                                  const struct step *step) {
+    return item->panel + step->group * layout->record_bytes + level_bytes(layout, step->k);
 }
 
-/* Levels of 4 bits go through `levels`, others are multiplied where they lie. */
-static struct w4a8_block open_block(const struct product *product, const struct step *step,
-                                    const uint8_t *panel, uint8_t *levels) {
+/* Levels of 4 bits are brought to bytes first, others are multiplied where they lie. */
+static struct w4a8_block open_block(const struct product *product, const struct item *item,
+                                    const struct step *step) {
     const struct layout *layout = &product->layout;
     const int64_t whole = group_count_of(&layout->grouping, step->group);
-    const uint8_t *record = panel + step->group * layout->record_bytes;
-    const uint8_t *packed = record + level_bytes(layout, step->k);
-    if (layout->bits == 4) {
-        const int64_t bytes = level_bytes(layout, step->count);
+    const int64_t bytes = level_bytes(layout, step->count);
+    const uint8_t *packed = step_levels(layout, item, step);
+    if (layout->bits == 4)
         for (int64_t group = 0; group < step->groups; group++)
-            layout->kernel->unpack(levels + group * 2 * bytes,
+            layout->kernel->unpack(item->levels + group * 2 * bytes,
                                    packed + group * layout->record_bytes, bytes);
-    }
     return (struct w4a8_block){
-        .weights = layout->bits == 4 ? levels : packed,
-        .weight_stride =
-            layout->bits == 4 ? 2 * level_bytes(layout, step->count) : layout->record_bytes,
-        .grid = (const char *)record + level_bytes(layout, whole),
+        .weights = layout->bits == 4 ? item->levels : packed,
+        .weight_stride = layout->bits == 4 ? 2 * bytes : layout->record_bytes,
+        .grid = (const char *)packed + level_bytes(layout, whole - step->k),
         .grid_stride = layout->record_bytes,
         .has_zero_points = !product->symmetric,
         .zero_point = layout->bias,
@@ -392,60 +427,65 @@ static struct w4a8_block open_block(const struct product *product, const struct 
     };
 }
 
-/* A block of a panel against X rows m .. m_end - 1. `ahead`: bytes to fetch meanwhile. */
-static void multiply_block(const struct product *product, const struct step *step,
-                           const struct w4a8_block *block, int64_t m, int64_t m_end,
-                           const uint8_t *ahead, int64_t ahead_bytes, float *sums,
-                           int32_t *carries) {
+static void finish_rows(const struct product *product, const struct item *item, int64_t m,
+                        int64_t rows, const float *sums) {
     const struct w4a8_kernel *kernel = product->layout.kernel;
-    const struct grouping *grouping = &product->layout.grouping;
-    const int64_t tiles = (m_end - m + kernel->tile_rows - 1) / kernel->tile_rows;
+    for (int64_t row = 0; row < minimum(rows, product->m - m); row++)
+        kernel->finish(product->y + (m + row) * product->y_stride + item->n,
+                       sums + row * kernel->columns, product->x.scales[m + row],
+                       product->bias == NULL ? NULL : product->bias + item->n,
+                       minimum(kernel->columns, product->n - item->n));
+}
+
+/* A step of an item, tile after tile. What follows in memory, in this panel or the next, is fetched
+ * meanwhile; a tile is written as soon as it is done, so that its stores go on beside the next. */
+static void multiply_step(const struct product *product, const struct item *item,
+                          const struct step *step, bool last) {
+    const struct layout *layout = &product->layout;
+    const struct w4a8_kernel *kernel = layout->kernel;
+    const struct w4a8_block block = open_block(product, item, step);
+    const int64_t tiles = (item->m_end - item->m + kernel->tile_rows - 1) / kernel->tile_rows;
+    const uint8_t *ahead = step_levels(layout, item, step) + step_bytes(layout, step);
+    const int64_t left = product->weights + product->panels * layout->panel_bytes - ahead;
+    const int64_t ahead_bytes = minimum(step_bytes(layout, step), left);
     const int64_t share = round_up((ahead_bytes + tiles - 1) / tiles, 64);
     int64_t fetched = 0;
-    for (int64_t begin = m; m < m_end; m += kernel->tile_rows) {
-        const int64_t rows = tile_rows(&product->x, m);
-        const int64_t tile = rows / kernel->row_multiple - 1;
+    for (int64_t m = item->m; m < item->m_end; m += kernel->tile_rows) {
+        const int64_t rows = tile_rows(&product->x, m), at = (m - item->m) * kernel->columns;
+        const int64_t shape = rows / kernel->row_multiple - 1;
         for (const int64_t end = minimum(ahead_bytes, fetched + share); fetched < end;
              fetched += 64)
             __builtin_prefetch(ahead + fetched, 0, 2);
-        (product->layout.bits == 4 ? kernel->multiply4 : kernel->multiply8)[tile](
-            block,
-            product->x.tiles + m * grouping->total +
-                (step->group * grouping->count + step->k) * rows,
-            product->x.sums + m * grouping->groups + step->group * rows,
-            sums + (m - begin) * kernel->columns, carries + (m - begin) * kernel->columns);
+        if (step->group == 0 && step->k == 0)
+            memset(item->sums + at, 0, (size_t)(rows * kernel->columns) * sizeof(float));
+        (layout->bits == 4 ? kernel->multiply4 : kernel->multiply8)[shape](
+            &block, tile_at(&product->x, m, step),
+            product->x.sums + m * layout->grouping.groups + step->group * rows, item->sums + at,
+            item->carries + at);
+        if (last)
+            finish_rows(product, item, m, rows, item->sums + at);
     }
 }
 
-static void run_item(const struct product *product, int64_t item, uint8_t *scratch) {
+static void run_item(const struct product *product, int64_t index, uint8_t *scratch) {
     const struct layout *layout = &product->layout;
-    const struct w4a8_kernel *kernel = layout->kernel;
-    const int64_t panel_index = item / product->m_blocks;
-    const int64_t m = item % product->m_blocks * BLOCK_ROWS;
-    const int64_t m_end = minimum(m + BLOCK_ROWS, product->x.rows);
-    const uint8_t *panel = product->weights + panel_index * layout->panel_bytes;
-    uint8_t *levels = scratch;
-    float *sums = (float *)(void *)(scratch + MAX_COLUMNS * BLOCK_K);
-    int32_t *carries = (int32_t *)(void *)(sums + BLOCK_ROWS * MAX_COLUMNS);
-    memset(sums, 0, (size_t)((m_end - m) * kernel->columns) * sizeof *sums);
-    struct step step = step_at(&layout->grouping, 0, 0);
+    const int64_t panel = index / product->m_blocks;
+    const int64_t m = index % product->m_blocks * BLOCK_ROWS;
+    struct item item = {
+        .m = m,
+        .m_end = minimum(m + BLOCK_ROWS, product->x.rows),
+        .n = panel * layout->kernel->columns,
+        .panel = product->weights + panel * layout->panel_bytes,
+        .levels = scratch,
+        .sums = (float *)(void *)(scratch + MAX_COLUMNS * BLOCK_K),
+    };
+    item.carries = (int32_t *)(void *)(item.sums + BLOCK_ROWS * MAX_COLUMNS);
+    struct step step = step_of(&layout->grouping, 0, 0);
     while (step.group < layout->grouping.groups) {
-        const struct w4a8_block block = open_block(product, &step, panel, levels);
-        /* What follows in the panel, or in the next one: as much as this block is long. */
-        const int64_t bytes = block.opens && block.closes ? step.groups * layout->record_bytes
-                                                          : level_bytes(layout, step.count);
-        const uint8_t *ahead =
-            panel + step.group * layout->record_bytes + level_bytes(layout, step.k) + bytes;
-        const int64_t left = product->weights + product->panels * layout->panel_bytes - ahead;
-        multiply_block(product, &step, &block, m, m_end, ahead, minimum(bytes, left), sums,
-                       carries);
-        step = step_after(&layout->grouping, &step);
+        const struct step next = step_after(&layout->grouping, &step);
+        multiply_step(product, &item, &step, next.group == layout->grouping.groups);
+        step = next;
     }
-    const int64_t n = panel_index * kernel->columns;
-    for (int64_t row = m; row < minimum(m_end, product->m); row++)
-        kernel->finish(product->y + row * product->y_stride + n, sums + (row - m) * kernel->columns,
-                       product->x.scales[row], product->bias == NULL ? NULL : product->bias + n,
-                       minimum(kernel->columns, product->n - n));
 }
 
 static void run_items(void *context, int64_t begin, int64_t end, int thread) {

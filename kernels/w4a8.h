@@ -66,8 +66,8 @@ struct w4a8_input {
 
 size_t w4a8_input_bytes(enum kernel_path path, int64_t rows, int64_t columns, int64_t group_size);
 
-/* Quantize and pack x f32 (M, K), row m at x + m * stride. A NaN becomes 127 (dynamic: the token's
- * scale is then NaN, or infinite for an infinity, and so is its y). */
+/* Quantize and pack x f32 (M, K), row m at x + m * stride. A NaN becomes 127 or -127 (dynamic: the
+ * token's scale is then NaN, or infinite for an infinity, and so is its y). */
 void w4a8_quantize(const struct compute *compute, struct w4a8_input *input, const float *x,
                    int64_t rows, int64_t columns, int64_t stride, int64_t group_size,
                    const struct w4a8_quantization *quantization);

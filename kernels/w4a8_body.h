@@ -32,10 +32,15 @@ static float find_maximum(const float *x, const float *multiplier, int64_t count
     return maximum;
 }
 
+/* The magnitude is limited as an integer: it orders like |x|, and compilers know its minimum. */
 static inline int8_t quantize_number(float x, float reciprocal) {
+    const uint32_t limit = 0x42fe0000; /* 127 */
     float scaled = x * reciprocal;
-    scaled = scaled < 127.0f ? scaled : 127.0f;
-    scaled = scaled > -127.0f ? scaled : -127.0f;
+    uint32_t bits;
+    memcpy(&bits, &scaled, sizeof bits);
+    const uint32_t sign = bits & 0x80000000u, magnitude = bits & 0x7fffffffu;
+    bits = (magnitude < limit ? magnitude : limit) | sign;
+    memcpy(&scaled, &bits, sizeof scaled);
     return (int8_t)(int32_t)nearbyintf(scaled);
 }
 

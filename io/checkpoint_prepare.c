@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "io/checkpoint_internal.h"
@@ -49,7 +50,24 @@ static bool is_sharded(const char *output) {
     return external;
 }
 
-enum status checkpoint_prepare(const char *output, struct error *error) {
+/* Room on the disk for `bytes` more, less what the parts there take already. */
+static enum status check_room(const char *output, const char *parts, int64_t bytes,
+                              struct error *error) {
+    struct statvfs disk;
+    if (statvfs(parts, &disk) != 0)
+        return STATUS_OK; /* cannot be told; the writes will */
+    const double mebibyte = 1048576.0;
+    const double free_bytes = (double)disk.f_bavail * (double)disk.f_frsize;
+    const double needed = (double)(bytes - checkpoint_parts_bytes(output));
+    if (needed <= free_bytes)
+        return STATUS_OK;
+    return error_set(error, STATUS_INPUT,
+                     "%s: the disk is too full: about %.1f MiB are needed at most, %.1f MiB are "
+                     "free (parts and merged file; layout = \"sharded\" needs half)",
+                     output, needed / mebibyte, free_bytes / mebibyte);
+}
+
+enum status checkpoint_prepare(const char *output, int64_t bytes, struct error *error) {
     struct stat there;
     if (!ends_with(output, ".h5"))
         return error_set(error, STATUS_INPUT,
@@ -58,23 +76,30 @@ enum status checkpoint_prepare(const char *output, struct error *error) {
         return error_set(error, STATUS_INPUT, "%s: cannot be written: it is a folder", output);
     if (strlen(output) + 64 > PATH_MAX)
         return error_set(error, STATUS_INPUT, "output.checkpoint is too long a path");
-    char parts[PATH_MAX], path[PATH_MAX + 512];
+    char parts[PATH_MAX];
     parts_folder(output, parts);
     enum status status = checkpoint_hdf5_prepare(error);
     if (!status)
         status = check_writable(output, parts, error);
-    if (status)
-        return status;
+    return status ? status : check_room(output, parts, bytes, error);
+}
+
+enum status checkpoint_clear(const char *output, bool temporary_only, int *removed,
+                             struct error *error) {
+    char parts[PATH_MAX];
+    parts_folder(output, parts);
+    *removed = 0;
     DIR *folder = opendir(parts);
     if (!folder)
         return error_set(error, STATUS_INPUT, "%s: %s", parts, strerror(errno));
-    if (is_sharded(output))
+    if (!temporary_only && is_sharded(output))
         unlink(output);
     for (const struct dirent *entry; (entry = readdir(folder));) {
-        if (!ends_with(entry->d_name, ".h5") && !ends_with(entry->d_name, ".h5.tmp"))
-            continue;
-        snprintf(path, sizeof path, "%s/%s", parts, entry->d_name);
-        unlink(path);
+        const char *name = entry->d_name;
+        const bool temporary = ends_with(name, ".h5.tmp") || ends_with(name, ".state.tmp");
+        const bool whole = ends_with(name, ".h5") || ends_with(name, ".state");
+        if (temporary || (whole && !temporary_only))
+            *removed += unlinkat(dirfd(folder), name, 0) == 0;
     }
     closedir(folder);
     return STATUS_OK;

@@ -16,6 +16,9 @@ struct stream {
     struct stage *stage;
     const struct plan *plan;
     const struct sample_windows *windows;
+    struct resume *resume;
+    const struct stop *stop;
+    double longest;      /* seconds, of a microbatch */
     float *hidden[RING]; /* (chunk_tokens, hidden) */
     MPI_Request receive[RING], send[RING];
     int64_t microbatches, chunks; /* of this replica; per window */
@@ -31,7 +34,8 @@ static struct microbatch microbatch_of(const struct stream *stream, int64_t k) {
     const int64_t position = chunk * stream->plan->chunk_tokens;
     const int64_t left = stream->windows->sequence_length - position;
     return (struct microbatch){
-        .window = stream->mesh->replica + k / stream->chunks * stream->mesh->replicas,
+        .window = stream->resume
+                      ->todo[stream->mesh->replica + k / stream->chunks * stream->mesh->replicas],
         .position = position,
         .tokens = left < stream->plan->chunk_tokens ? left : stream->plan->chunk_tokens,
     };
@@ -84,6 +88,13 @@ static enum status check_finite(const struct stream *stream, const float *maxima
     return STATUS_OK;
 }
 
+static bool wait_for(struct stream *stream, int rank, MPI_Request *request) {
+    if (*request == MPI_REQUEST_NULL)
+        return true;
+    stream->mesh->awaited = mesh_rank_layers(stream->mesh, rank);
+    return mesh_wait(stream->mesh, request);
+}
+
 static enum status run_microbatch(struct stream *stream, int64_t k, float *maxima,
                                   struct timing *timing, struct error *error) {
     const struct mesh *mesh = stream->mesh;
@@ -91,8 +102,8 @@ static enum status run_microbatch(struct stream *stream, int64_t k, float *maxim
     const struct microbatch batch = microbatch_of(stream, k);
     const int slot = (int)(k % RING), next = (int)((k + 1) % RING);
     double since = timing_now();
-    if (!mesh_wait(stream->mesh, &stream->receive[slot]) ||
-        !mesh_wait(stream->mesh, &stream->send[next]))
+    if (!wait_for(stream, mesh->rank - 1, &stream->receive[slot]) ||
+        !wait_for(stream, mesh->rank + 1, &stream->send[next]))
         return mesh_fault_heard(error);
     post_receive(stream, k + 1);
     timing_add(timing, SECTION_WAIT, &since);
@@ -117,14 +128,32 @@ static enum status run_microbatch(struct stream *stream, int64_t k, float *maxim
     return STATUS_OK;
 }
 
+/* After microbatch k: is its window done, is it time to save, is it time to stop? */
+static enum status keep_state(struct stream *stream, int64_t k, float *maxima, double begin,
+                              struct timing *timing, struct error *error) {
+    double since = timing_now();
+    if (since - begin > stream->longest)
+        stream->longest = since - begin;
+    enum status status = STATUS_OK;
+    if (k % stream->chunks == stream->chunks - 1) {
+        resume_mark(stream->resume, microbatch_of(stream, k).window);
+        status = resume_save_when_due(stream->resume, maxima, error);
+        timing_add(timing, SECTION_WRITE, &since);
+    }
+    return status ? status : stop_check(stream->stop, 2 * stream->longest, error);
+}
+
 static enum status stream_run(struct stream *stream, float *maxima, struct timing *timing,
                               struct error *error) {
     struct progress *progress = progress_create(
-        "calibrate", "tokens", stream->windows->samples * stream->windows->sequence_length);
+        "calibrate", "tokens", stream->resume->todo_count * stream->windows->sequence_length);
     post_receive(stream, 0);
     enum status status = STATUS_OK;
     for (int64_t k = 0; !status && k < stream->microbatches; k++) {
+        const double begin = timing_now();
         status = run_microbatch(stream, k, maxima, timing, error);
+        if (!status)
+            status = keep_state(stream, k, maxima, begin, timing, error);
         if (!status && mesh_fault_pending(stream->mesh))
             status = mesh_fault_heard(error);
         const struct microbatch batch = microbatch_of(stream, k);
@@ -134,7 +163,7 @@ static enum status stream_run(struct stream *stream, float *maxima, struct timin
     }
     double since = timing_now();
     for (int i = 0; !status && i < RING; i++)
-        if (!mesh_wait(stream->mesh, &stream->send[i]))
+        if (!wait_for(stream, stream->mesh->rank + 1, &stream->send[i]))
             status = mesh_fault_heard(error);
     for (int i = 0; status && i < RING; i++) {
         mesh_cancel(&stream->send[i]);
@@ -153,21 +182,29 @@ static enum status stream_open(struct stream *stream, struct error *error) {
         stream->hidden[i] = malloc(count * sizeof(float));
         complete &= stream->hidden[i] != NULL;
     }
-    const int64_t samples = stream->windows->samples, replicas = stream->mesh->replicas;
+    const int64_t samples = stream->resume->todo_count, replicas = stream->mesh->replicas;
     stream->chunks = (stream->windows->sequence_length + stream->plan->chunk_tokens - 1) /
                      stream->plan->chunk_tokens;
-    const int64_t windows = (samples - stream->mesh->replica + replicas - 1) / replicas;
+    const int64_t windows = samples > stream->mesh->replica
+                                ? (samples - stream->mesh->replica + replicas - 1) / replicas
+                                : 0;
     stream->microbatches = windows * stream->chunks;
     return complete ? STATUS_OK
                     : error_set(error, STATUS_FAILED, "no memory for microbatches (rank %d)",
                                 stream->mesh->rank);
 }
 
-enum status calibrate_run(struct mesh *mesh, const struct plan *plan, struct stage *stage,
-                          const struct sample_windows *windows, float *maxima,
+enum status calibrate_run(const struct calibration *calibration, float *maxima,
                           struct timing *timing, struct error *error) {
+    struct mesh *mesh = calibration->mesh;
+    const struct stage *stage = calibration->stage;
     const bool works = mesh->stage >= 0;
-    struct stream stream = {.mesh = mesh, .stage = stage, .plan = plan, .windows = windows};
+    struct stream stream = {.mesh = mesh,
+                            .stage = calibration->stage,
+                            .plan = calibration->plan,
+                            .windows = calibration->windows,
+                            .resume = calibration->resume,
+                            .stop = calibration->stop};
     enum status status = works ? stream_open(&stream, error) : STATUS_OK;
     status = mesh_agree(mesh, status, error);
     if (!status) {
@@ -180,9 +217,14 @@ enum status calibrate_run(struct mesh *mesh, const struct plan *plan, struct sta
     }
     for (int i = 0; works && i < RING; i++)
         free(stream.hidden[i]);
+    double since = timing_now();
+    if (!status || status == STATUS_STOPPED) {
+        const enum status saved = resume_save_all(calibration->resume, maxima, error);
+        status = saved ? saved : status;
+        timing_add(timing, SECTION_WRITE, &since);
+    }
     if (status || !works)
         return status;
-    double since = timing_now();
     const int64_t count =
         (stage->layer_end - stage->layer_begin) * model_layer_channels(stage->model);
     MPI_Allreduce(MPI_IN_PLACE, maxima, (int)count, MPI_FLOAT, MPI_MAX, mesh->stage_peers);

@@ -5,15 +5,27 @@
 
 #include "io/sample.h"
 #include "pipeline/mesh.h"
+#include "pipeline/resume.h"
 #include "pipeline/stage.h"
+#include "pipeline/stop.h"
 #include "pipeline/timing.h"
 
-/* Collective. maxima: (layers of the stage, model_layer_channels), zero at the start; the same on
- * all replicas of a stage at the end. Ranks left over take part with an empty stage and maxima
+/* What a stream works with. */
+struct calibration {
+    struct mesh *mesh;
+    const struct plan *plan;
+    struct stage *stage;
+    const struct sample_windows *windows;
+    struct resume *resume; /* its todo: the windows to pass; the state is saved now and then */
+    const struct stop *stop;
+};
+
+/* Collective. maxima: (layers of the stage, model_layer_channels), zero at the start or what an
+ * earlier run has; the same on all replicas of a stage at the end. STATUS_STOPPED when it was to
+ * stop: what is done is in the state. Ranks left over take part with an empty stage and maxima
  * NULL. A NaN or an infinity stops the run: STATUS_INPUT naming layer, site, channel and rank (and
  * the weight it comes from, where one is not finite). */
-enum status calibrate_run(struct mesh *mesh, const struct plan *plan, struct stage *stage,
-                          const struct sample_windows *windows, float *maxima,
+enum status calibrate_run(const struct calibration *calibration, float *maxima,
                           struct timing *timing, struct error *error);
 
 #endif

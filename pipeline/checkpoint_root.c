@@ -9,8 +9,11 @@
 #include "pipeline/quantize_layer.h"
 #include "pipeline/stored.h"
 
-enum status checkpoint_root_prepare(const struct config *config, struct error *error) {
-    return checkpoint_prepare(config->output.checkpoint, error);
+/* The merged file is made while the parts are there. */
+enum status checkpoint_root_prepare(const struct config *config, const struct plan *plan,
+                                    struct error *error) {
+    const int copies = config->output.layout == CHECKPOINT_SINGLE ? 2 : 1;
+    return checkpoint_prepare(config->output.checkpoint, copies * plan->checkpoint_bytes, error);
 }
 
 static enum status create_part(const struct checkpoint_root *root, const char *name,
@@ -109,6 +112,8 @@ static enum status write_run(const struct checkpoint_root *root, struct error *e
 static enum status write_tensors(const struct checkpoint_root *root, const char *name,
                                  const char *const *tensors, int count, struct error *error) {
     struct checkpoint_part *part;
+    if (checkpoint_part_exists(root->config->output.checkpoint, name))
+        return STATUS_OK; /* of an interrupted run */
     enum status status = create_part(root, name, &part, error);
     if (status)
         return status;

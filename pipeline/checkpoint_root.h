@@ -15,10 +15,11 @@ struct checkpoint_root {
     const char *tokenizer_digest; /* "" with random tokens */
 };
 
-/* Before the work: can the output be written? Old parts and temporary files are removed. */
-enum status checkpoint_root_prepare(const struct config *config, struct error *error);
+/* Before the work: can the output be written, is there room on the disk? */
+enum status checkpoint_root_prepare(const struct config *config, const struct plan *plan,
+                                    struct error *error);
 /* Every rank calls it; the parts are shared out: "root" and "run" by rank 0, "embedding" by the
- * first stage, "head" by the last. Not collective. */
+ * first stage, "head" by the last (those two are kept when they are there). Not collective. */
 enum status checkpoint_root_write(const struct checkpoint_root *root, const struct mesh *mesh,
                                   struct error *error);
 /* One rank: the checkpoint of all parts. */

@@ -143,9 +143,6 @@ static enum status set_integer(const struct config_key *key, int64_t value, void
         return fault(origin, error, "%s.%s is %lld, but must be %s", key->section, key->key,
                      (long long)value, values);
     }
-    if (key->not_available && value != 0)
-        return fault(origin, error, "%s.%s is not available in this version", key->section,
-                     key->key);
     if (key->size == sizeof(int))
         *(int *)field = (int)value;
     else

@@ -60,7 +60,8 @@ struct config_run {
     int64_t memory_limit;          /* bytes for each host; 0: automatic */
     char isa[16];                  /* a name of kernels/path.h; "": automatic */
     enum run_precision precision;
-    int64_t time_limit; /* seconds; 0: none */
+    int64_t time_limit;  /* seconds; 0: none */
+    int64_t stall_limit; /* seconds; 0: none */
 };
 
 struct config {
@@ -115,8 +116,7 @@ struct config_key {
     const char *default_text;    /* in TOML; NULL: required */
     double minimum, maximum;     /* numbers only, both included */
     const char *const *choices;  /* NULL-ended, in the order of the enum */
-    unsigned long not_available; /* bit i: choices[i] is a valid word, not built yet; for a number:
-                                    1: only 0 is built */
+    unsigned long not_available; /* bit i: choices[i] is a valid word, not built yet */
     bool decides_content;        /* is part of config_canonical_text */
     const char *help;            /* one line */
 };

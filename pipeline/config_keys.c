@@ -87,8 +87,10 @@ static const struct config_key keys[] = {
     {"run", "precision", CONFIG_CHOICE, FIELD(run.precision), "\"auto\"",
      .choices = precision_words, .decides_content = true,
      .help = "arithmetic of calibration; auto: as the model's weights are"},
-    {"run", "time_limit", CONFIG_SECONDS, FIELD(run.time_limit), "0", 0, 1e9, .not_available = 1,
-     .help = "save the state and stop after this time; 0: none"},
+    {"run", "time_limit", CONFIG_SECONDS, FIELD(run.time_limit), "0", 0, 1e9,
+     .help = "save the state and stop within this time; 0: none"},
+    {"run", "stall_limit", CONFIG_SECONDS, FIELD(run.stall_limit), "3600", 0, 1e9,
+     .help = "end the job when a rank waits this long for another; 0: never"},
 };
 
 int config_key_count(void) {
@@ -139,10 +141,7 @@ void config_key_values(const struct config_key *key, char *text, size_t size) {
         snprintf(text, size, "bytes, or a text like \"6GiB\", \"500MB\"");
         break;
     case CONFIG_SECONDS:
-        if (key->not_available)
-            snprintf(text, size, "0; others are not available in this version");
-        else
-            snprintf(text, size, "seconds, or a text like \"90s\", \"30m\", \"2h\", \"1d\"");
+        snprintf(text, size, "seconds, or a text like \"90s\", \"30m\", \"2h\", \"1d\"");
         break;
     }
 }

@@ -14,6 +14,8 @@
 #include "pipeline/memory.h"
 #include "pipeline/quantize_layer.h"
 #include "pipeline/results.h"
+#include "pipeline/resume.h"
+#include "pipeline/stop.h"
 
 struct job {
     const struct config *config;
@@ -27,6 +29,8 @@ struct job {
     struct sample_windows windows;
     float *maxima; /* (layers of the stage, model_layer_channels) */
     char tokenizer_digest[65];
+    struct resume resume;
+    struct stop stop;
     struct results results;
     struct timing timing;
     double started;
@@ -83,6 +87,7 @@ static enum status make_plan(struct job *job, struct error *error) {
     status = mesh_agree(&job->mesh, mesh_arrange(&job->mesh, &job->plan, error), error);
     if (status)
         return status;
+    job->mesh.layers = job->model.shape.layers;
     if (job->mesh.stage >= 0) {
         job->layer_begin =
             plan_stage_begin(job->model.shape.layers, job->plan.stages, job->mesh.stage);
@@ -182,28 +187,61 @@ static enum status take_samples(struct job *job, struct error *error) {
     return status;
 }
 
-static enum status calibrate(struct job *job, struct error *error) {
-    double since = timing_now();
-    const int64_t ranges = (job->layer_end - job->layer_begin) * model_layer_channels(&job->model);
-    job->maxima = calloc((size_t)ranges + 1, sizeof *job->maxima);
-    enum status status =
-        job->maxima
-            ? stage_load(&job->model, &job->compute, job->layer_begin, job->layer_end,
-                         job->plan.chunk_tokens, job->plan.sequence_length,
-                         job->config->run.precision, &job->stage, error)
-            : error_set(error, STATUS_FAILED, "no memory for %lld ranges", (long long)ranges);
-    status = mesh_agree(&job->mesh, status, error);
-    timing_add(&job->timing, SECTION_LOAD, &since);
-    if (!status)
-        status = calibrate_run(&job->mesh, &job->plan, &job->stage, &job->windows, job->maxima,
-                               &job->timing, error);
-    stage_free(&job->stage);
-    return status;
-}
-
 static void keep_result(void *context, const struct site_result *result) {
     struct job *job = context;
     results_add(&job->results, result);
+}
+
+/* Collective. Phases are left at once when a signal came or time is up; so is their sequence. */
+static enum status stop_point(const struct job *job, struct error *error) {
+    return mesh_agree(&job->mesh, stop_check(&job->stop, 0, error), error);
+}
+
+static enum status take_up(struct job *job, struct error *error) {
+    const int64_t ranges = (job->layer_end - job->layer_begin) * model_layer_channels(&job->model);
+    job->maxima = calloc((size_t)ranges + 1, sizeof *job->maxima);
+    enum status status = job->maxima ? results_create(&job->results, job->model.shape.layers, error)
+                                     : error_set(error, STATUS_FAILED, "no memory for %lld ranges",
+                                                 (long long)ranges);
+    status = mesh_agree(&job->mesh, status, error);
+    const struct resume_run run = {
+        .mesh = &job->mesh,
+        .config = job->config,
+        .model = &job->model,
+        .path = job->compute.path,
+        .windows = &job->windows,
+        .layer_begin = job->layer_begin,
+        .layer_end = job->layer_end,
+        .restart = job->options->restart,
+    };
+    return status ? status : resume_open(&job->resume, &run, job->maxima, keep_result, job, error);
+}
+
+static enum status calibrate(struct job *job, struct error *error) {
+    if (job->resume.todo_count == 0)
+        return STATUS_OK;
+    double since = timing_now();
+    mesh_enter(&job->mesh, "loading");
+    enum status status =
+        mesh_agree(&job->mesh,
+                   stage_load(&job->model, &job->compute, job->layer_begin, job->layer_end,
+                              job->plan.chunk_tokens, job->plan.sequence_length,
+                              job->config->run.precision, &job->stage, error),
+                   error);
+    timing_add(&job->timing, SECTION_LOAD, &since);
+    mesh_enter(&job->mesh, "calibration");
+    const struct calibration calibration = {
+        .mesh = &job->mesh,
+        .plan = &job->plan,
+        .stage = &job->stage,
+        .windows = &job->windows,
+        .resume = &job->resume,
+        .stop = &job->stop,
+    };
+    if (!status)
+        status = calibrate_run(&calibration, job->maxima, &job->timing, error);
+    stage_free(&job->stage);
+    return status;
 }
 
 static enum status quantize(struct job *job, struct error *error) {
@@ -215,11 +253,11 @@ static enum status quantize(struct job *job, struct error *error) {
         .layer_begin = job->layer_begin,
         .layer_end = job->layer_end,
         .maxima = job->maxima,
+        .resume = &job->resume,
+        .stop = &job->stop,
     };
-    enum status status = mesh_agree(
-        &job->mesh, results_create(&job->results, job->layer_end - job->layer_begin, error), error);
-    if (!status)
-        status = quantize_layers(&work, keep_result, job, &job->timing, error);
+    mesh_enter(&job->mesh, "quantization");
+    enum status status = quantize_layers(&work, keep_result, job, &job->timing, error);
     double since = timing_now();
     const struct checkpoint_root root = {
         .config = job->config,
@@ -232,21 +270,34 @@ static enum status quantize(struct job *job, struct error *error) {
     if (!status)
         status = mesh_agree(&job->mesh, checkpoint_root_write(&root, &job->mesh, error), error);
     timing_add(&job->timing, SECTION_WRITE, &since);
-    if (!status && job->mesh.rank == 0)
-        status = checkpoint_root_assemble(&root, error);
+    if (!status)
+        status = stop_point(job, error);
+    mesh_enter(&job->mesh, "assembling");
+    if (!status && job->mesh.rank == 0 && !(status = checkpoint_root_assemble(&root, error)))
+        resume_remove(&job->resume);
     status = mesh_agree(&job->mesh, status, error);
     timing_add(&job->timing, SECTION_ASSEMBLE, &since);
     return status;
 }
 
 static enum status run_phases(struct job *job, struct error *error) {
+    job->mesh.stall_limit = (double)job->config->run.stall_limit;
+    mesh_enter(&job->mesh, "opening the model");
     enum status status = open_model(job, error);
     if (!status)
         status = mesh_agree(
-            &job->mesh, job->mesh.rank ? STATUS_OK : checkpoint_root_prepare(job->config, error),
+            &job->mesh,
+            job->mesh.rank ? STATUS_OK : checkpoint_root_prepare(job->config, &job->plan, error),
             error);
     if (!status)
+        status = stop_point(job, error);
+    mesh_enter(&job->mesh, "sampling");
+    if (!status)
         status = take_samples(job, error);
+    if (!status)
+        status = take_up(job, error);
+    if (!status)
+        status = stop_point(job, error);
     if (!status)
         status = calibrate(job, error);
     if (!status)
@@ -261,13 +312,27 @@ static enum status run_phases(struct job *job, struct error *error) {
     return results_report(&job->results, &job->mesh, &run, job->options, error);
 }
 
+/* What all ranks agreed on, with what it means to the user. */
+static enum status tell_stopped(const struct job *job, struct error *error) {
+    const struct error cause = *error;
+    return error_set(error, STATUS_STOPPED,
+                     "%s; what is done is saved beside %s: the same command goes on with it",
+                     cause.message, job->config->output.checkpoint);
+}
+
 enum status job_quantize(const struct config *config, const struct options *options,
                          struct error *error) {
     struct job job = {.config = config, .options = options, .started = timing_now()};
+    job.resume.lock = -1;
+    stop_install_signals();
+    stop_set_deadline(&job.stop, job.started, config->run.time_limit);
     enum status status = mesh_agree(&job.mesh, mesh_create(&job.mesh, error), error);
     if (!status)
         status = run_phases(&job, error);
+    if (status == STATUS_STOPPED)
+        status = tell_stopped(&job, error);
     results_free(&job.results);
+    resume_close(&job.resume);
     sample_free(&job.windows);
     free(job.maxima);
     if (job.compute.team)

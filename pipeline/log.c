@@ -63,7 +63,10 @@ void log_error(const char *format, ...) {
 }
 
 void log_report_error(const struct error *error) {
-    log_error("%s", error->message);
+    if (error->status == STATUS_STOPPED)
+        log_warning("%s", error->message);
+    else
+        log_error("%s", error->message);
     if (error->status == STATUS_USAGE && process_speaks)
         fputs("Try 'fptq-pipeline --help'.\n", stderr);
 }

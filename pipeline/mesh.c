@@ -3,11 +3,14 @@
 #include <sched.h>
 #include <string.h>
 
-enum { TAG_FAULT = 7001 };
+#include "pipeline/log.h"
+
+enum { TAG_FAULT = 7001, TAG_ARRIVED = 7002 };
 
 enum status mesh_create(struct mesh *mesh, struct error *error) {
     memset(mesh, 0, sizeof *mesh);
     mesh->stage = mesh->replica = -1;
+    mesh->phase = "start";
     mesh->stage_peers = MPI_COMM_NULL;
     mesh->fault_receive = MPI_REQUEST_NULL;
     MPI_Comm_rank(MPI_COMM_WORLD, &mesh->rank);
@@ -54,7 +57,59 @@ enum status mesh_arrange(struct mesh *mesh, const struct plan *plan, struct erro
     return STATUS_OK;
 }
 
+void mesh_enter(struct mesh *mesh, const char *phase) {
+    mesh->phase = phase;
+}
+
+static void end_stalled(const struct mesh *mesh, const struct mesh_awaited *awaited) {
+    log_set_speaker(true);
+    if (awaited->layer_end > awaited->layer_begin)
+        log_error(
+            "rank %d has waited %.0f s for rank %d, which has layers %d to %d, in %s: the job "
+            "ends. Is its host, or the disk it reads from, stuck?",
+            mesh->rank, mesh->stall_limit, awaited->rank, awaited->layer_begin,
+            awaited->layer_end - 1, mesh->phase);
+    else
+        log_error("rank %d has waited %.0f s for rank %d in %s: the job ends. Is its host, or the "
+                  "disk it reads from, stuck?",
+                  mesh->rank, mesh->stall_limit, awaited->rank, mesh->phase);
+    MPI_Abort(MPI_COMM_WORLD, STATUS_FAILED);
+}
+
+struct mesh_awaited mesh_rank_layers(const struct mesh *mesh, int rank) {
+    struct mesh_awaited awaited = {.rank = rank};
+    if (mesh->layers && rank < mesh->stages * mesh->replicas) {
+        awaited.layer_begin = plan_stage_begin(mesh->layers, mesh->stages, rank % mesh->stages);
+        awaited.layer_end = plan_stage_begin(mesh->layers, mesh->stages, rank % mesh->stages + 1);
+    }
+    return awaited;
+}
+
+/* Wait for a message of each rank, so that the one that does not come can be named. */
+static void await_ranks(const struct mesh *mesh) {
+    const double since = MPI_Wtime();
+    for (int rank = 1; rank < mesh->size; rank++) {
+        int arrived = 0, unused;
+        MPI_Request request;
+        MPI_Irecv(&unused, 0, MPI_INT, rank, TAG_ARRIVED, MPI_COMM_WORLD, &request);
+        for (;;) {
+            MPI_Test(&request, &arrived, MPI_STATUS_IGNORE);
+            if (arrived)
+                break;
+            if (mesh->stall_limit > 0 && MPI_Wtime() - since > mesh->stall_limit) {
+                const struct mesh_awaited awaited = mesh_rank_layers(mesh, rank);
+                end_stalled(mesh, &awaited);
+            }
+            sched_yield();
+        }
+    }
+}
+
 enum status mesh_agree(const struct mesh *mesh, enum status status, struct error *error) {
+    if (mesh->rank == 0)
+        await_ranks(mesh);
+    else
+        MPI_Send(NULL, 0, MPI_INT, 0, TAG_ARRIVED, MPI_COMM_WORLD);
     struct {
         int none, rank;
     } mine = {status == STATUS_OK || !error->message[0], mesh->rank}, first;
@@ -101,6 +156,7 @@ void mesh_cancel(MPI_Request *request) {
 }
 
 bool mesh_wait(struct mesh *mesh, MPI_Request *request) {
+    const double since = MPI_Wtime();
     for (;;) {
         int done = 0;
         MPI_Test(request, &done, MPI_STATUS_IGNORE);
@@ -110,6 +166,8 @@ bool mesh_wait(struct mesh *mesh, MPI_Request *request) {
             mesh_cancel(request);
             return false;
         }
+        if (mesh->stall_limit > 0 && MPI_Wtime() - since > mesh->stall_limit)
+            end_stalled(mesh, &mesh->awaited);
         /* Other ranks may share this core; they are the ones we wait for. */
         sched_yield();
     }

@@ -198,7 +198,8 @@ void options_print_help(const struct options *options) {
     if (!options->verb_given || strchr(verbs[options->verb].options, 's'))
         print_keys();
     log_plain("\nExit status: 0 done, 1 the input or configuration is wrong, 2 the command line is "
-              "wrong,\n3 failed while running.\n");
+              "wrong,\n3 failed while running, 75 stopped by a signal or time limit: the same "
+              "command goes on.\n");
 }
 
 void options_print_version(void) {

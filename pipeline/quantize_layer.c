@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "pipeline/quantize_linear.h"
+#include "pipeline/resume.h"
 #include "pipeline/stored.h"
 #include "pipeline/weights.h"
 
@@ -190,6 +191,9 @@ static enum status do_linear(struct layer_work *work, int index, struct error *e
         status = quantized_linear_compute(job->model, job->compute, work->layer, index, &work->fold,
                                           &format, &linear, error);
     timing_add(work->timing, SECTION_QUANTIZE, &since);
+    const int other = mine ? work->team.first : computes;
+    job->mesh->awaited = (struct mesh_awaited){other * job->mesh->stages + job->mesh->stage,
+                                               work->layer, work->layer + 1};
     if (!status && !mine && !quantized_linear_receive(job->mesh, computes, &linear))
         status = mesh_fault_heard(error);
     if (!status && !work->part && !quantized_linear_send(job->mesh, work->team.first, &linear))
@@ -208,10 +212,23 @@ static enum status do_linears(struct layer_work *work, struct error *error) {
     enum status status = STATUS_OK;
     for (int i = 0; !status && i < work->job->model->architecture->linear_count; i++) {
         status = do_linear(work, i, error);
+        if (!status)
+            status = stop_check(work->job->stop, 0, error);
         if (!status && mesh_fault_pending(work->job->mesh))
             status = mesh_fault_heard(error);
     }
     return status;
+}
+
+static struct site_result site_result_of(const struct layer_work *work, int site) {
+    const double *sums = work->errors[site];
+    return (struct site_result){
+        .layer = work->layer,
+        .site = site,
+        .policy = (int)work->fold.sites[site].policy,
+        .range = work->fold.sites[site].range,
+        .weight_error = sums[1] > 0 ? sqrt(sums[0] / sums[1]) : 0,
+    };
 }
 
 static enum status write_layer(struct layer_work *work, struct error *error) {
@@ -226,23 +243,17 @@ static enum status write_layer(struct layer_work *work, struct error *error) {
     if (!status)
         status = write_norms(job, work->part, work->layer, &work->fold, error);
     double since = timing_now();
+    struct site_result results[SITE_COUNT];
+    for (int site = 0; site < SITE_COUNT; site++)
+        results[site] = site_result_of(work, site);
+    if (!status)
+        status = resume_save_layer(job->resume, work->layer, results, error);
     if (!status)
         status = checkpoint_part_finish(work->part, error);
     else
         checkpoint_part_abandon(work->part);
     timing_add(work->timing, SECTION_WRITE, &since);
     return status;
-}
-
-static struct site_result site_result_of(const struct layer_work *work, int site) {
-    const double *sums = work->errors[site];
-    return (struct site_result){
-        .layer = work->layer,
-        .site = site,
-        .policy = (int)work->fold.sites[site].policy,
-        .range = work->fold.sites[site].range,
-        .weight_error = sums[1] > 0 ? sqrt(sums[0] / sums[1]) : 0,
-    };
 }
 
 static enum status do_layer(const struct quantize_job *job, int layer,
@@ -275,7 +286,8 @@ enum status quantize_layers(const struct quantize_job *job,
                             void *context, struct timing *timing, struct error *error) {
     enum status status = STATUS_OK;
     for (int layer = job->layer_begin; !status && layer < job->layer_end; layer++)
-        status = do_layer(job, layer, finished, context, timing, error);
+        if (!job->resume->finished[layer])
+            status = do_layer(job, layer, finished, context, timing, error);
     if (status)
         mesh_fault_raise(job->mesh);
     status = mesh_agree(job->mesh, status, error);

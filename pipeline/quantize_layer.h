@@ -6,7 +6,10 @@
 #include "pipeline/config.h"
 #include "pipeline/fold.h"
 #include "pipeline/mesh.h"
+#include "pipeline/stop.h"
 #include "pipeline/timing.h"
+
+struct resume;
 
 /* What became of a site, for the report. Plain data: it travels between ranks as bytes. */
 struct site_result {
@@ -21,12 +24,16 @@ struct quantize_job {
     const struct config *config;
     const struct compute *compute;
     int layer_begin, layer_end;
-    const float *maxima; /* (layers, model_layer_channels), the same on all replicas */
+    const float *maxima;         /* (layers, model_layer_channels), the same on all replicas */
+    const struct resume *resume; /* tells the finished layers, keeps the results of the others */
+    const struct stop *stop;
 };
 
-/* Collective over the mesh. With as many layers as replicas or more, replica j % replicas writes
- * layer j; with fewer, the replicas of a layer share its linears and send theirs to the one that
- * writes. Each writing rank calls finished(context, result) for every site of its layers, in order.
+/* Collective over the mesh. Layers that are finished already are passed over. STATUS_STOPPED when
+ * it was to stop: the layers done are finished parts. With as many layers as replicas or more,
+ * replica j % replicas writes layer j; with fewer, the replicas of a layer share its linears and
+ * send theirs to the one that writes. Each writing rank calls finished(context, result) for every
+ * site of its layers, in order.
  */
 enum status quantize_layers(const struct quantize_job *job,
                             void (*finished)(void *context, const struct site_result *result),

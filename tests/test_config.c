@@ -75,7 +75,7 @@ static void test_values(void **state) {
         "compression = \"zstd\"\n"
         "[quantization]\nmethod = \"rtn\"\ngroup_size = 0\nsymmetric = true\nrange = \"amax/7\"\n"
         "scale_type = \"f32\"\nv0 = 1\nv1 = inf\nequalization = \"log1p\"\nc = 0.5\n"
-        "[run]\nthreads = 3\nmemory_limit = \"6GiB\"\ntime_limit = \"0h\"\nisa = \"avx2\"\n"
+        "[run]\nthreads = 3\nmemory_limit = \"6GiB\"\ntime_limit = \"2h\"\nisa = \"avx2\"\n"
         "precision = \"f32\"\n";
     struct config config;
     struct error error;
@@ -95,6 +95,8 @@ static void test_values(void **state) {
     assert_int_equal(config.quantization.equalization, EQUALIZE_LOG1P);
     assert_int_equal(config.run.threads, 3);
     assert_int_equal(config.run.memory_limit, INT64_C(6) << 30);
+    assert_int_equal(config.run.time_limit, 7200);
+    assert_int_equal(config.run.stall_limit, 3600);
     assert_string_equal(config.run.isa, "avx2");
     assert_int_equal(config.run.precision, PRECISION_F32);
     config_free(&config);
@@ -167,7 +169,7 @@ static void test_refusals(void **state) {
     refused(LEAST "[run]\nmemory_limit = \"-1GB\"", NULL, "run.memory_limit must be bytes");
     refused(LEAST "[run]\nmemory_limit = \"99999999TiB\"", NULL, "run.memory_limit must be bytes");
     refused(LEAST "[run]\ntime_limit = \"\"", NULL, "run.time_limit must be ");
-    refused(LEAST "[run]\ntime_limit = \"2h\"", NULL, "run.time_limit is not available");
+    refused(LEAST "[run]\ntime_limit = \"2 weeks\"", NULL, "run.time_limit must be seconds");
     refused("[calibration]\ndata = []", NULL, "calibration.data is an empty list");
     refused("[calibration]\ndata = [1]", NULL, "calibration.data must be a list of paths");
     refused("[calibration]\ndata = [\"a\", \"\"]", NULL, "calibration.data has an empty path");

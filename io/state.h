@@ -1,0 +1,33 @@
+/* What an unfinished run keeps beside the parts of its checkpoint, to be taken up again: records,
+ * NAME.parts/RECORD.state. A record is whole or not there: it is written under a temporary name
+ * (.state.tmp), synced, renamed, and ends with a checksum. The old one stays until the new one is
+ * on the disk.
+ *
+ * A file is "fptq-state 1\n", the owner's 64 digits, "\n", the data, and the SHA-256 of all before
+ * it in 64 digits. The owner is the sum of the run's fingerprint: a record of another run is not
+ * taken for one's own. */
+#ifndef FPTQ_IO_STATE_H
+#define FPTQ_IO_STATE_H
+
+#include <stddef.h>
+
+#include "io/status.h"
+
+enum { STATE_NAME = 64 };
+
+/* `output` is the checkpoint, NAME.h5; NAME.parts/ must be there. */
+enum status state_write(const char *output, const char *record, const char owner[65],
+                        const void *data, size_t bytes, struct error *error);
+/* *data: malloc'ed. Without such a record *data is NULL and the status STATUS_OK. STATUS_INPUT when
+ * it is damaged or another owner's. */
+enum status state_read(const char *output, const char *record, const char owner[65], void **data,
+                       size_t *bytes, struct error *error);
+/* Names of the records that begin with `prefix`, sorted; *names: malloc'ed. */
+enum status state_list(const char *output, const char *prefix, char (**names)[STATE_NAME],
+                       int *count, struct error *error);
+/* Remove a record, if it is there. */
+void state_remove(const char *output, const char *record);
+/* Remove them all, and NAME.parts/ if nothing else is in it. */
+void state_remove_all(const char *output);
+
+#endif

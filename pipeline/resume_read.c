@@ -1,0 +1,255 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/checkpoint_prepare.h"
+#include "io/digest.h"
+#include "io/state.h"
+#include "pipeline/log.h"
+#include "pipeline/resume.h"
+
+static const char no_owner[65] = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/* ---- The fingerprint ---- */
+
+/* The start, middle and end of every tensor: a model that was trained further has the same headers.
+ */
+static void digest_weights(const struct model_source *source, char sum[65]) {
+    enum { PIECE = 4096 };
+    struct digest *digest = digest_create();
+    sum[0] = '\0';
+    if (!digest)
+        return;
+    for (int64_t i = 0; i < model_source_tensor_count(source); i++) {
+        const struct tensor *tensor = model_source_tensor(source, i);
+        const size_t piece = tensor->bytes < PIECE ? tensor->bytes : PIECE;
+        digest_update(digest, tensor->data, piece);
+        digest_update(digest, tensor->data + (tensor->bytes - piece) / 2, piece);
+        digest_update(digest, tensor->data + tensor->bytes - piece, piece);
+        tensor_release(tensor);
+    }
+    digest_finish(digest, sum);
+}
+
+/* The configuration's lines with their section: "calibration.samples = 16". */
+static void write_settings(FILE *out, char *toml) {
+    char section[64] = "";
+    char *rest = toml;
+    for (char *line; (line = strsep(&rest, "\n"));)
+        if (line[0] == '[')
+            snprintf(section, sizeof section, "%.*s", (int)strcspn(line + 1, "]"), line + 1);
+        else if (line[0])
+            fprintf(out, "%s.%s\n", section, line);
+}
+
+static enum status make_fingerprint(const struct resume_run *run, char **text,
+                                    struct error *error) {
+    static const char *const compressions[] = {"none", "zstd"};
+    *text = NULL;
+    char *toml, model[65], weights[65];
+    enum status status = config_canonical_text(run->config, &toml, error);
+    if (!status)
+        status = model_source_fingerprint(run->model->source, model, error);
+    if (status)
+        return status;
+    digest_weights(run->model->source, weights);
+    size_t size;
+    FILE *out = open_memstream(text, &size);
+    if (out) {
+        write_settings(out, toml);
+        fprintf(out, "output.compression = \"%s\"\n",
+                compressions[run->config->output.compression]);
+        fprintf(out, "run.isa = \"%s\"\n", kernel_path_name(run->path));
+        fprintf(out, "the model's files = %s\nthe model's weights = %s\n", model, weights);
+        fprintf(out, "the text's tokens = %s\n", run->windows->digest);
+        fprintf(out, "version = %s, state 1\n", FPTQ_VERSION);
+    }
+    free(toml);
+    if (!out || fclose(out) != 0)
+        return error_set(error, STATUS_FAILED, "no memory for the fingerprint");
+    return STATUS_OK;
+}
+
+/* The first line that differs of two texts with the same lines in the same order. */
+static enum status refuse(const struct resume_run *run, char *before, char *now,
+                          struct error *error) {
+    char *old = NULL, *new = NULL;
+    do {
+        old = strsep(&before, "\n");
+        new = strsep(&now, "\n");
+    } while (old && new &&strcmp(old, new) == 0);
+    const char *value = new ? strstr(new, " = ") : NULL;
+    return error_set(error, STATUS_INPUT,
+                     "%s: an interrupted run has left its state, but was another one: %s there, %s "
+                     "here. Repeat it as it was to go on with it, or add --restart to begin anew",
+                     run->config->output.checkpoint, old ? old : "less",
+                     value ? value + 3 : "less");
+}
+
+/* *same: an interrupted run of this fingerprint is there; else there is none. */
+static enum status compare_fingerprint(const struct resume_run *run, const char *fingerprint,
+                                       bool *same, struct error *error) {
+    void *data;
+    size_t bytes;
+    enum status status =
+        state_read(run->config->output.checkpoint, "fingerprint", no_owner, &data, &bytes, error);
+    if (status) {
+        struct error cause = *error;
+        return error_set(error, status, "%s; add --restart to begin anew", cause.message);
+    }
+    *same = data != NULL;
+    if (!data)
+        return STATUS_OK;
+    char *before = strndup(data, bytes), *now = strdup(fingerprint);
+    free(data);
+    if (!before || !now)
+        status = error_set(error, STATUS_FAILED, "no memory for the fingerprint");
+    else if (strcmp(before, now) != 0)
+        status = refuse(run, before, now, error);
+    free(before);
+    free(now);
+    return status;
+}
+
+/* ---- The ranges ---- */
+
+struct ranges_sum {
+    const struct resume_run *run;
+    struct resume_found *found;
+    uint8_t *windows; /* (layers, bitmap) that each layer has */
+};
+
+/* False when it does not fit the model and the text. */
+static bool add_ranges(const struct ranges_sum *sum, const unsigned char *data, size_t bytes) {
+    const int layers = sum->run->model->shape.layers;
+    const int64_t channels = model_layer_channels(sum->run->model);
+    const size_t bitmap = resume_bitmap_bytes(sum->run->windows->samples);
+    struct resume_ranges head;
+    if (bytes < sizeof head)
+        return false;
+    memcpy(&head, data, sizeof head);
+    if (head.layer_begin < 0 || head.layer_end > layers || head.layer_begin > head.layer_end ||
+        head.channels != channels || head.samples != sum->run->windows->samples)
+        return false;
+    const int64_t count = (head.layer_end - head.layer_begin) * channels;
+    if (bytes != sizeof head + bitmap + (size_t)count * sizeof(float))
+        return false;
+    const uint8_t *windows = data + sizeof head;
+    for (int layer = head.layer_begin; layer < head.layer_end; layer++)
+        for (size_t i = 0; i < bitmap; i++)
+            sum->windows[(size_t)layer * bitmap + i] |= windows[i];
+    const float *from = (const float *)(const void *)(windows + bitmap);
+    float *to = sum->found->maxima + head.layer_begin * channels;
+    for (int64_t i = 0; i < count; i++)
+        to[i] = from[i] > to[i] ? from[i] : to[i];
+    return true;
+}
+
+static enum status read_ranges(const struct ranges_sum *sum, const char *owner,
+                               struct error *error) {
+    const char *output = sum->run->config->output.checkpoint;
+    char(*names)[STATE_NAME];
+    int count;
+    enum status status = state_list(output, "ranges-", &names, &count, error);
+    for (int i = 0; !status && i < count; i++) {
+        void *data;
+        size_t bytes;
+        struct error fault = {0};
+        const int generation = atoi(names[i] + strlen("ranges-"));
+        if (generation > sum->found->generation)
+            sum->found->generation = generation;
+        if (state_read(output, names[i], owner, &data, &bytes, &fault))
+            log_warning("%s: left out, its windows are computed again", fault.message);
+        else if (data && !add_ranges(sum, data, bytes))
+            log_warning("%s: does not fit; left out", names[i]);
+        free(data);
+    }
+    free(names);
+    if (status)
+        return status;
+    const size_t bitmap = resume_bitmap_bytes(sum->run->windows->samples);
+    memcpy(sum->found->done, sum->windows, bitmap);
+    for (int layer = 1; layer < sum->run->model->shape.layers; layer++)
+        for (size_t i = 0; i < bitmap; i++)
+            sum->found->done[i] &= sum->windows[(size_t)layer * bitmap + i];
+    return STATUS_OK;
+}
+
+/* ---- The finished layers ---- */
+
+static void find_finished(const struct resume_run *run, const char *owner,
+                          struct resume_found *found) {
+    const char *output = run->config->output.checkpoint;
+    for (int layer = 0; layer < run->model->shape.layers; layer++) {
+        char name[STATE_NAME];
+        void *data;
+        size_t bytes;
+        const size_t expected = SITE_COUNT * sizeof *found->results;
+        quantize_part_name(layer, name);
+        if (state_read(output, name, owner, &data, &bytes, NULL) || !data)
+            continue;
+        if (bytes == expected && checkpoint_part_exists(output, name)) {
+            memcpy(found->results + layer * SITE_COUNT, data, expected);
+            found->finished[layer] = true;
+        }
+        free(data);
+    }
+}
+
+static enum status read_state(const struct resume_run *run, const char *owner,
+                              struct resume_found *found, struct error *error) {
+    const size_t layers = (size_t)run->model->shape.layers;
+    const struct ranges_sum sum = {run, found,
+                                   calloc(layers, resume_bitmap_bytes(run->windows->samples))};
+    enum status status = sum.windows ? read_ranges(&sum, owner, error)
+                                     : error_set(error, STATUS_FAILED, "no memory for the state");
+    free(sum.windows);
+    if (!status)
+        find_finished(run, owner, found);
+    return status;
+}
+
+static enum status allocate(const struct resume_run *run, struct resume_found *found,
+                            struct error *error) {
+    const size_t layers = (size_t)run->model->shape.layers;
+    found->done = calloc(1, resume_bitmap_bytes(run->windows->samples));
+    found->maxima = calloc(layers * (size_t)model_layer_channels(run->model), sizeof(float));
+    found->finished = calloc(layers, sizeof *found->finished);
+    found->results = calloc(layers * SITE_COUNT, sizeof *found->results);
+    return found->done && found->maxima && found->finished && found->results
+               ? STATUS_OK
+               : error_set(error, STATUS_FAILED, "no memory for the state");
+}
+
+void resume_found_free(struct resume_found *found) {
+    free(found->done);
+    free(found->maxima);
+    free(found->finished);
+    free(found->results);
+    *found = (struct resume_found){0};
+}
+
+enum status resume_read(const struct resume_run *run, char owner[65], struct resume_found *found,
+                        struct error *error) {
+    const char *output = run->config->output.checkpoint;
+    char *fingerprint;
+    enum status status = make_fingerprint(run, &fingerprint, error);
+    if (status)
+        return status;
+    digest_bytes(fingerprint, strlen(fingerprint), owner);
+    status = allocate(run, found, error);
+    if (!status && !run->restart)
+        status = compare_fingerprint(run, fingerprint, &found->anything, error);
+    int removed = 0;
+    if (!status)
+        status = checkpoint_clear(output, found->anything, &removed, error);
+    if (!status && removed)
+        log_detail("%s: removed %d file(s) of an earlier run from its parts", output, removed);
+    if (!status && found->anything)
+        status = read_state(run, owner, found, error);
+    else if (!status)
+        status =
+            state_write(output, "fingerprint", no_owner, fingerprint, strlen(fingerprint), error);
+    free(fingerprint);
+    return status;
+}

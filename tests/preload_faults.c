@@ -1,0 +1,83 @@
+/* Preloaded into the program (LD_PRELOAD): something happens at one operation on the checkpoint's
+ * files (paths with ".parts" or ".h5" in them): write, pwrite, fsync, rename, counted from 1 in
+ * each process. FAULT_RANK: which rank; FAULT_AT: which operation; FAULT_KIND: "EIO", "ENOSPC"
+ * (from then on every operation fails), "short" (half is written, once), "kill" (SIGKILL). */
+#include <dlfcn.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+enum kind { NOTHING, FAIL, SHORT };
+
+static long operations;
+
+static bool concerns(const char *path) {
+    return strstr(path, ".parts") != NULL || strstr(path, ".h5") != NULL;
+}
+
+static bool file_concerns(int file) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    const ssize_t length = readlink(link, path, sizeof path - 1);
+    path[length > 0 ? length : 0] = '\0';
+    return concerns(path);
+}
+
+static enum kind next_operation(void) {
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK"), *chosen = getenv("FAULT_RANK");
+    const char *at = getenv("FAULT_AT"), *kind = getenv("FAULT_KIND");
+    if (!at || !kind || (rank && chosen && strcmp(rank, chosen) != 0))
+        return NOTHING;
+    operations++;
+    if (operations < atol(at))
+        return NOTHING;
+    if (strcmp(kind, "kill") == 0)
+        kill(getpid(), SIGKILL);
+    if (strcmp(kind, "short") == 0)
+        return operations == atol(at) ? SHORT : NOTHING;
+    errno = strcmp(kind, "EIO") == 0 ? EIO : ENOSPC;
+    return FAIL;
+}
+
+static void *next_symbol(const char *name) {
+    return dlsym(RTLD_NEXT, name);
+}
+
+ssize_t write(int file, const void *data, size_t bytes) {
+    ssize_t (*real)(int, const void *, size_t);
+    *(void **)&real = next_symbol("write");
+    const enum kind kind = file_concerns(file) ? next_operation() : NOTHING;
+    return kind == FAIL ? -1 : real(file, data, kind == SHORT && bytes > 1 ? bytes / 2 : bytes);
+}
+
+static ssize_t positioned(const char *name, int file, const void *data, size_t bytes, off_t at) {
+    ssize_t (*real)(int, const void *, size_t, off_t);
+    *(void **)&real = next_symbol(name);
+    const enum kind kind = file_concerns(file) ? next_operation() : NOTHING;
+    return kind == FAIL ? -1 : real(file, data, kind == SHORT && bytes > 1 ? bytes / 2 : bytes, at);
+}
+
+ssize_t pwrite(int file, const void *data, size_t bytes, off_t at) {
+    return positioned("pwrite", file, data, bytes, at);
+}
+
+ssize_t pwrite64(int file, const void *data, size_t bytes, off_t at) {
+    return positioned("pwrite64", file, data, bytes, at);
+}
+
+int fsync(int file) {
+    int (*real)(int);
+    *(void **)&real = next_symbol("fsync");
+    return file_concerns(file) && next_operation() == FAIL ? -1 : real(file);
+}
+
+int rename(const char *from, const char *to) {
+    int (*real)(const char *, const char *);
+    *(void **)&real = next_symbol("rename");
+    return concerns(from) && next_operation() == FAIL ? -1 : real(from, to);
+}

@@ -2,6 +2,7 @@
  * files (paths with ".parts" or ".h5" in them): write, pwrite, fsync, rename, counted from 1 in
  * each process. FAULT_RANK: which rank; FAULT_AT: which operation; FAULT_KIND: "EIO", "ENOSPC"
  * (from then on every operation fails), "short" (half is written, once), "kill" (SIGKILL). */
+#undef _FILE_OFFSET_BITS /* both names of pwrite are defined here */
 #include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>

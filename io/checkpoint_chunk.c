@@ -212,13 +212,41 @@ static enum status stream_chunks(hid_t dataset, const struct checkpoint_shape *s
     return status;
 }
 
-/* Memory that a damaged size asks for is never touched: HDF5 checks the size against the file's
- * before it reads. */
+/* The bytes are where the file ends at the latest. */
+static bool has_bytes(hid_t dataset, size_t bytes) {
+    hsize_t file_bytes = 0;
+    const hid_t file = H5Iget_file_id(dataset);
+    const bool known = file >= 0 && H5Fget_filesize(file, &file_bytes) >= 0;
+    H5Fclose(file);
+    return known && bytes <= file_bytes && H5Dget_storage_size(dataset) == bytes;
+}
+
+static bool has_chunks(hid_t dataset, hsize_t count) {
+    hsize_t stored = 0;
+    const hid_t space = H5Dget_space(dataset);
+    const bool known = H5Dget_num_chunks(dataset, space, &stored) >= 0;
+    H5Sclose(space);
+    return known && stored == count;
+}
+
+enum status checkpoint_dataset_check_storage(hid_t dataset, const struct checkpoint_shape *shape,
+                                             struct error *error) {
+    if (shape->chunk_rows == 0)
+        return has_bytes(dataset, checkpoint_shape_bytes(shape))
+                   ? STATUS_OK
+                   : error_set(error, STATUS_INPUT, "its data is missing");
+    const int64_t chunks = (shape->rows - 1) / shape->chunk_rows + 1;
+    return has_chunks(dataset, (hsize_t)chunks)
+               ? STATUS_OK
+               : error_set(error, STATUS_INPUT, "some of its chunks are missing");
+}
+
 static enum status stream_contiguous(hid_t dataset, const struct checkpoint_shape *shape,
                                      sink_function *sink, void *context, struct error *error) {
     const size_t bytes = checkpoint_shape_bytes(shape);
-    if (H5Dget_storage_size(dataset) != bytes)
-        return error_set(error, STATUS_INPUT, "its data is missing");
+    const enum status status = checkpoint_dataset_check_storage(dataset, shape, error);
+    if (status != STATUS_OK)
+        return status;
     void *data = malloc(bytes);
     if (!data)
         return no_memory(error, bytes);

@@ -91,6 +91,11 @@ void checkpoint_nibbles_pack(uint8_t *packed, const int8_t *values, size_t count
 void checkpoint_nibbles_unpack(int8_t *values, const uint8_t *packed, size_t count);
 /* Add packed elements to the sum, each as one int8. */
 void checkpoint_nibbles_digest(struct digest *digest, const uint8_t *packed, size_t count);
+/* Whether the file holds as many bytes or chunks as the shape needs. To be asked before memory is
+ * taken for the whole: then a file makes us take no more than its own size allows (all of a chunk
+ * can be in a few bytes of it, where it is compressed). */
+enum status checkpoint_dataset_check_storage(hid_t dataset, const struct checkpoint_shape *shape,
+                                             struct error *error);
 /* Read a dataset from first to last element, handing its bytes in memory order to sink(). */
 enum status checkpoint_dataset_stream(hid_t dataset, const struct checkpoint_shape *shape,
                                       void (*sink)(void *context, const void *data, size_t bytes),

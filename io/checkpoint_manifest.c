@@ -161,10 +161,13 @@ static void sink_text(void *context, const void *data, size_t bytes) {
 static enum status parse_lines(struct checkpoint_manifest *manifest, hid_t dataset,
                                const struct checkpoint_shape *shape, struct error *error) {
     const size_t width = shape->text_bytes;
+    enum status status = checkpoint_dataset_check_storage(dataset, shape, error);
+    if (status != STATUS_OK)
+        return status;
     struct text_sink sink = {malloc(checkpoint_shape_bytes(shape)), 0};
     if (!sink.text)
         return error_set(error, STATUS_FAILED, "out of memory");
-    enum status status = checkpoint_dataset_stream(dataset, shape, sink_text, &sink, error);
+    status = checkpoint_dataset_stream(dataset, shape, sink_text, &sink, error);
     for (int64_t i = 0; i < shape->rows && status == STATUS_OK; i++) {
         char sum[65], path[CHECKPOINT_MAX_PATH + 32];
         if (!parse_line(sink.text + (size_t)i * width, width, sum, path))

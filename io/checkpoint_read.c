@@ -60,7 +60,9 @@ static enum status open_dataset(const struct checkpoint *checkpoint, const char 
     if (*dataset < 0)
         return error_set(error, STATUS_INPUT, "%s: no dataset %s", checkpoint->path, path);
     struct error reason;
-    const enum status status = checkpoint_shape_read(shape, *dataset, &reason);
+    enum status status = checkpoint_shape_read(shape, *dataset, &reason);
+    if (status == STATUS_OK)
+        status = checkpoint_dataset_check_storage(*dataset, shape, &reason);
     if (status == STATUS_OK)
         return STATUS_OK;
     H5Dclose(*dataset);

@@ -20,7 +20,8 @@ void checkpoint_close(struct checkpoint *checkpoint);
 size_t checkpoint_line_count(const struct checkpoint *checkpoint);
 const char *checkpoint_line_path(const struct checkpoint *checkpoint, size_t index);
 const char *checkpoint_line_sum(const struct checkpoint *checkpoint, size_t index);
-/* STATUS_INPUT when there is no dataset at the path, or it is none of this format. */
+/* STATUS_INPUT when there is no dataset at the path, it is none of this format, or the file does not
+ * hold all of it: so memory for `bytes` can be taken. */
 enum status checkpoint_describe(const struct checkpoint *checkpoint, const char *path,
                                 struct checkpoint_dataset *dataset, struct error *error);
 /* All elements in the stored type, row-major; data: `bytes` of checkpoint_describe(). The checksum

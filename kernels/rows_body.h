@@ -121,9 +121,12 @@ static inline float largest_of(const float *x, int64_t count) {
             const float high = larger(at[3 * LANES], larger(at[2 * LANES], -INFINITY));
             lanes[lane] = larger(larger(low, high), lanes[lane]);
         }
-#pragma omp simd reduction(max : largest)
-    for (int64_t j = i; j < count; j++)
-        largest = larger(x[j], largest);
+    for (; i + LANES <= count; i += LANES)
+#pragma omp simd
+        for (int lane = 0; lane < LANES; lane++)
+            lanes[lane] = larger(x[i + lane], lanes[lane]);
+    for (; i < count; i++)
+        largest = larger(x[i], largest);
     for (int lane = 0; lane < LANES; lane++)
         largest = larger(lanes[lane], largest);
     return largest;

@@ -85,7 +85,7 @@ static int finish(struct options *options, enum status status, const struct erro
         log_report_error(error);
     log_flush();
     options_free(options);
-    return status;
+    return (int)status;
 }
 
 int main(int argc, char **argv) {

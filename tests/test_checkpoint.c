@@ -609,6 +609,52 @@ static void test_verify_survives_flipped_bits(void **state) {
     assert_in_range(noticed, 10, 40);
 }
 
+/* A dataset of that many rows of `type`, none of which is written. */
+static void make_hollow(hid_t file, const char *path, hid_t type, hsize_t rows,
+                        hsize_t chunk_rows) {
+    const hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
+    if (chunk_rows > 0)
+        assert_true(H5Pset_chunk(creation, 1, &chunk_rows) >= 0);
+    const hid_t space = H5Screate_simple(1, &rows, NULL);
+    H5Ldelete(file, path, H5P_DEFAULT);
+    const hid_t dataset = H5Dcreate2(file, path, type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
+    assert_true(dataset >= 0);
+    H5Dclose(dataset);
+    H5Sclose(space);
+    H5Pclose(creation);
+}
+
+/* Sizes that the file has no bytes for are refused before anybody takes memory for them. */
+static void test_hollow_sizes_are_refused(void **state) {
+    (void)state;
+    struct error error;
+    struct checkpoint *checkpoint;
+    struct checkpoint_dataset dataset;
+    const hsize_t rows = (hsize_t)1 << 40;
+    const char *output = write_checkpoint("hollow.h5", CHECKPOINT_SINGLE, CHECKPOINT_NONE);
+    hid_t file = H5Fopen(output, H5F_ACC_RDWR, H5P_DEFAULT);
+    make_hollow(file, "/contiguous", H5T_IEEE_F32LE, rows, 0);
+    make_hollow(file, "/chunked", H5T_IEEE_F32LE, rows, 1 << 18);
+    H5Fclose(file);
+    CHECK(checkpoint_open(output, &checkpoint, &error));
+    assert_int_equal(checkpoint_describe(checkpoint, "/contiguous", &dataset, &error),
+                     STATUS_INPUT);
+    assert_non_null(strstr(error.message, "its data is missing"));
+    assert_int_equal(checkpoint_describe(checkpoint, "/chunked", &dataset, &error), STATUS_INPUT);
+    assert_non_null(strstr(error.message, "some of its chunks are missing"));
+    checkpoint_close(checkpoint);
+
+    file = H5Fopen(output, H5F_ACC_RDWR, H5P_DEFAULT);
+    const hid_t line = H5Tcopy(H5T_C_S1);
+    H5Tset_size(line, 100);
+    H5Tset_cset(line, H5T_CSET_UTF8);
+    make_hollow(file, "/manifest", line, rows, 0);
+    H5Tclose(line);
+    H5Fclose(file);
+    assert_int_equal(checkpoint_open(output, &checkpoint, &error), STATUS_INPUT);
+    assert_non_null(strstr(error.message, "/manifest is damaged: its data is missing"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layouts_and_compressions),
@@ -619,6 +665,7 @@ int main(void) {
         cmocka_unit_test(test_stale_and_overlapping_parts),
         cmocka_unit_test(test_verify_finds_damage),
         cmocka_unit_test(test_verify_refuses_other_files),
+        cmocka_unit_test(test_hollow_sizes_are_refused),
         cmocka_unit_test(test_verify_survives_flipped_bits),
     };
     return cmocka_run_group_tests(tests, make_model, free_model);

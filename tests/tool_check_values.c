@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "io/checkpoint_read.h"
+#include "io/gguf_blocks.h"
 #include "io/model_source.h"
 
 struct values {
@@ -42,14 +43,14 @@ static struct values read_values(const char *group, const char *name) {
     if (!raw || !values.data || checkpoint_read(checkpoint, path, raw, &error))
         fail(path);
     for (int64_t i = 0; i < values.count; i++) {
-        _Float16 half;
+        uint16_t half;
         switch (dataset.type) {
         case CHECKPOINT_F32:
             memcpy(&values.data[i], (const char *)raw + 4 * i, 4);
             break;
         case CHECKPOINT_F16:
             memcpy(&half, (const char *)raw + 2 * i, 2);
-            values.data[i] = (float)half;
+            values.data[i] = half_to_float(half);
             break;
         default:
             values.data[i] = (float)((const int8_t *)raw)[i];

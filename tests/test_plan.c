@@ -81,7 +81,7 @@ static void test_llama_7b(void **state) {
     /* One layer in a rank; a layer's keys and values in bf16: 2 x 2048 x 4096 x 2, and rounding up.
      */
     assert_int_equal(plan.memory_weights, 404750336);
-    assert_true(plan.memory_cache >= 33554432 && plan.memory_cache < 33554432 * 1.1);
+    assert_true(plan.memory_cache >= 33554432 && plan.memory_cache < 36909875);
 }
 
 static void test_choices(void **state) {

@@ -155,6 +155,19 @@ static enum status chunk_decode(const struct checkpoint_shape *shape, int64_t ro
     return STATUS_OK;
 }
 
+/* The chunk's bytes as the file's index counts them, which is how many H5Dread_chunk() reads. For
+ * chunks without filters H5Dget_chunk_storage_size() gives the size that they should have instead;
+ * the other function would do for all, but walks the index from its start. */
+static bool chunk_stored_size(hid_t dataset, const struct checkpoint_shape *shape,
+                              const hsize_t *offset, hsize_t *bytes) {
+    unsigned skipped_filters;
+    haddr_t address;
+    const bool filtered = shape->type == CHECKPOINT_INT4 || shape->compression != CHECKPOINT_NONE;
+    return (filtered ? H5Dget_chunk_storage_size(dataset, offset, bytes)
+                     : H5Dget_chunk_info_by_coord(dataset, offset, &skipped_filters, &address,
+                                                  bytes)) >= 0;
+}
+
 /* The stored bytes of the chunk at a row, in *stored (grown as needed). A chunk that was never
  * written would read as zeros without an error: here it is one. */
 static enum status chunk_fetch(hid_t dataset, const struct checkpoint_shape *shape, int64_t row,
@@ -162,7 +175,7 @@ static enum status chunk_fetch(hid_t dataset, const struct checkpoint_shape *sha
     hsize_t offset[CHECKPOINT_MAX_RANK] = {(hsize_t)row};
     hsize_t bytes = 0;
     const size_t bound = ZSTD_compressBound(checkpoint_shape_chunk_bytes(shape));
-    if (H5Dget_chunk_storage_size(dataset, offset, &bytes) < 0 || bytes == 0)
+    if (!chunk_stored_size(dataset, shape, offset, &bytes) || bytes == 0)
         return error_set(error, STATUS_INPUT, "the chunk at row %lld is missing", (long long)row);
     if (bytes > bound)
         return error_set(error, STATUS_INPUT, "the chunk at row %lld is damaged", (long long)row);

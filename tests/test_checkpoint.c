@@ -655,6 +655,34 @@ static void test_hollow_sizes_are_refused(void **state) {
     assert_non_null(strstr(error.message, "/manifest is damaged: its data is missing"));
 }
 
+/* HDF5 reads as many bytes of a chunk as the file says, whatever the dataset's shape: such a chunk
+ * is refused before it is read. */
+static void test_chunks_of_another_size_are_refused(void **state) {
+    (void)state;
+    struct error error;
+    struct checkpoint *checkpoint;
+    const hsize_t rows = 4, chunk_rows = 4, offset = 0;
+    static const unsigned char bytes[50000];
+    float values[4];
+    const char *output = write_checkpoint("chunks.h5", CHECKPOINT_SINGLE, CHECKPOINT_NONE);
+    const hid_t file = H5Fopen(output, H5F_ACC_RDWR, H5P_DEFAULT);
+    make_hollow(file, "/large", H5T_IEEE_F32LE, rows, chunk_rows);
+    make_hollow(file, "/small", H5T_IEEE_F32LE, rows, chunk_rows);
+    const hid_t large = H5Dopen2(file, "/large", H5P_DEFAULT);
+    const hid_t small = H5Dopen2(file, "/small", H5P_DEFAULT);
+    assert_true(H5Dwrite_chunk(large, H5P_DEFAULT, 0, &offset, sizeof bytes, bytes) >= 0);
+    assert_true(H5Dwrite_chunk(small, H5P_DEFAULT, 0, &offset, 15, bytes) >= 0);
+    H5Dclose(large);
+    H5Dclose(small);
+    H5Fclose(file);
+    CHECK(checkpoint_open(output, &checkpoint, &error));
+    assert_int_equal(checkpoint_read(checkpoint, "/large", values, &error), STATUS_INPUT);
+    assert_non_null(strstr(error.message, "the chunk at row 0 is damaged"));
+    assert_int_equal(checkpoint_read(checkpoint, "/small", values, &error), STATUS_INPUT);
+    assert_non_null(strstr(error.message, "the chunk at row 0 is damaged"));
+    checkpoint_close(checkpoint);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layouts_and_compressions),
@@ -666,6 +694,7 @@ int main(void) {
         cmocka_unit_test(test_verify_finds_damage),
         cmocka_unit_test(test_verify_refuses_other_files),
         cmocka_unit_test(test_hollow_sizes_are_refused),
+        cmocka_unit_test(test_chunks_of_another_size_are_refused),
         cmocka_unit_test(test_verify_survives_flipped_bits),
     };
     return cmocka_run_group_tests(tests, make_model, free_model);

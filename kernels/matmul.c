@@ -131,7 +131,7 @@ struct product {
     int64_t y_stride;
     const struct matmul_packed *x;
     const struct matmul_weight *w;
-    int64_t w_size, row_bytes; /* of an element of W, from row to row */
+    int64_t w_size, row_bytes; /* of an element of W (0: 4-bit levels), from row to row */
     int64_t block_rows;        /* of W */
     int64_t m_blocks;
     int parts;
@@ -172,8 +172,9 @@ static struct step step_at(const struct product *product, int64_t item, int64_t 
         .count = minimum(kernel->k_block, product->w->columns - k),
         .part = part,
     };
-    step.direct = kernel->direct && product->w->type == kernel->element &&
-                  step.rows == kernel->panel_rows && step.count % kernel->k_multiple == 0;
+    step.direct = kernel->direct && product->w->scales == NULL &&
+                  product->w->type == kernel->element && step.rows == kernel->panel_rows &&
+                  step.count % kernel->k_multiple == 0;
     return step;
 }
 
@@ -189,7 +190,10 @@ static struct step step_after(const struct product *product, const struct step *
     return step_at(product, step->item + 1, block_at(product, step->item + 1).n, 0, 0);
 }
 
+/* 4-bit weights: nearby, for fetching alone. */
 static const char *step_weights(const struct product *product, const struct step *step) {
+    if (product->w->scales != NULL)
+        return (const char *)product->w->data + (step->n * product->w->stride + step->k) / 2;
     return (const char *)product->w->data +
            (step->n * product->w->stride + step->k) * product->w_size;
 }
@@ -201,7 +205,12 @@ static void load_rows(const struct product *product, const struct step *step, ch
     const char *w = step_weights(product, step);
     for (int64_t row = begin; row < end; row++) {
         char *panel_row = panel + row * kernel->panel_stride;
-        if (row < step->rows)
+        if (row < step->rows && product->w->scales != NULL) {
+            _Alignas(64) char values[MATMUL_K_BLOCK * sizeof(float)];
+            matmul_dequantize(values, kernel->element, product->x->precision == MATMUL_BF16,
+                              product->w, step->n + row, step->k, step->count);
+            kernel->load(panel_row, values, kernel->element, step->count, MATMUL_HIGH);
+        } else if (row < step->rows)
             kernel->load(panel_row, w + row * product->row_bytes, product->w->type, step->count,
                          (enum matmul_part)step->part);
         else
@@ -310,19 +319,22 @@ static struct product begin_product(float *y, int64_t y_stride, const struct mat
     const struct matmul_kernel *kernel = find_kernel(packed->path, packed->precision);
     const int64_t shares = team == NULL || team_size(team) == 1 ? 1 : PIECES * team_size(team);
     assert(weight->columns == packed->columns);
-    assert(kernel->element == NUMBER_F32 || weight->type != NUMBER_F32);
+    const bool is_int4 = weight->scales != NULL;
+    const int64_t size = is_int4 ? 0 : (int64_t)number_size(weight->type);
+    assert(is_int4 || kernel->element == NUMBER_F32 || weight->type != NUMBER_F32);
+    assert(kernel->k_block <= MATMUL_K_BLOCK);
     return (struct product){
         .kernel = kernel,
         .y = y,
         .y_stride = y_stride,
         .x = packed,
         .w = weight,
-        .w_size = (int64_t)number_size(weight->type),
-        .row_bytes = weight->stride * (int64_t)number_size(weight->type),
+        .w_size = size,
+        .row_bytes = is_int4 ? weight->stride / 2 : weight->stride * size,
         .block_rows = minimum(kernel->block_rows,
                               round_up((weight->rows + shares - 1) / shares, kernel->panel_rows)),
         .m_blocks = (packed->rows + MATMUL_SUM_COLUMNS - 1) / MATMUL_SUM_COLUMNS,
-        .parts = weight->type == NUMBER_F16 && kernel->element == NUMBER_BF16 ? 2 : 1,
+        .parts = !is_int4 && weight->type == NUMBER_F16 && kernel->element == NUMBER_BF16 ? 2 : 1,
         .team = team,
     };
 }

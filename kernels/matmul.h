@@ -18,11 +18,16 @@
 
 enum matmul_precision { MATMUL_BF16, MATMUL_F32 };
 
-/* W (rows N, columns K), row-major; row r starts at data + r * stride elements. */
+/* W (rows N, columns K), row-major; row r starts at data + r * stride elements.
+ * 4-bit levels (W4A16): nibbles as kernels/quantize.h packs them, w = (q - z) * scale in f32, with
+ * MATMUL_BF16 rounded to bf16 half to even; `type` means nothing then. */
 struct matmul_weight {
     const void *data;
     enum number_type type;
     int64_t rows, columns, stride;
+    const float *scales;       /* (N, groups) of 4-bit levels; NULL: W is of `type` */
+    const int8_t *zero_points; /* (N, groups), or NULL: symmetric */
+    int64_t group_size;        /* 0: the whole row */
 };
 
 /* X in the layout that the path's kernel wants; the memory is the caller's. One packing serves all

@@ -17,6 +17,7 @@ enum {
     MATMUL_SUM_STRIDE = MATMUL_SUM_COLUMNS + 16, /* no power of two, for the caches' sake */
     MATMUL_BLOCK_ROWS = 48,                      /* W rows whose sums are kept at once, at most */
     MATMUL_AHEAD_ROWS = 4,                       /* rows that a micro-kernel fetches, at most */
+    MATMUL_K_BLOCK = 1024,                       /* k of a panel, at most */
     MATMUL_PANEL_BYTES = 52 * 1024,              /* of a panel, at most */
 };
 
@@ -65,6 +66,11 @@ struct matmul_kernel {
      */
     void (*store)(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns);
 };
+
+/* Dequantize weights k .. k + count - 1 of row `row` into `values`, numbers of `element`, rounded
+ * to bf16 if asked for; count at most MATMUL_K_BLOCK (matmul_int4.c). */
+void matmul_dequantize(void *values, enum number_type element, bool round,
+                       const struct matmul_weight *weight, int64_t row, int64_t k, int64_t count);
 
 /* What the two bf16 paths share (matmul_avx512_bf16.c). */
 void matmul_pack_bf16(void *tile, int64_t width, const float *x, int64_t stride, int64_t rows,

@@ -312,19 +312,22 @@ static float token_scale(const struct quantizing *task, int64_t m) {
     return scale < least ? least : scale;
 }
 
+/* Group after group of all rows: a tile's bytes stay in the nearest cache until they are all there,
+ * and x is read from several places at once. */
 static void quantize_rows(void *context, int64_t begin, int64_t end, int thread) {
     (void)thread;
     const struct quantizing *task = context;
     const struct packed_input *packed = &task->packed;
     const int64_t groups = packed->grouping.groups;
-    for (int64_t r = begin; r < end; r++) {
-        const int64_t m = r / packed->kernel->tile_rows * packed->kernel->tile_rows;
+    for (int64_t m = begin; m < end; m += packed->kernel->tile_rows) {
         const int64_t rows = tile_rows(packed, m);
-        packed->scales[r] = r < task->m ? token_scale(task, r) : 1.0f;
-        const float reciprocal = 1.0f / packed->scales[r];
-        for (int64_t group = 0; group < groups; group++)
-            packed->sums[m * groups + group * rows + r - m] =
-                store_sum(packed->kernel, quantize_group(task, m, r - m, group, reciprocal));
+        float *scales = packed->scales + m;
+        for (int64_t row = 0; row < rows; row++)
+            scales[row] = m + row < task->m ? token_scale(task, m + row) : 1.0f;
+        for (int64_t i = 0; i < groups * rows; i++)
+            packed->sums[m * groups + i] =
+                store_sum(packed->kernel,
+                          quantize_group(task, m, i % rows, i / rows, 1.0f / scales[i % rows]));
     }
 }
 

@@ -26,6 +26,48 @@ static inline __m512 scales_of(const char *grid, int v) {
     return _mm512_loadu_ps((const float *)(const void *)grid + 16 * v);
 }
 
+/* Without zero points a row has one start for all columns. */
+static inline __attribute__((always_inline)) void
+open_sums(const int rows, __m512i total[ROWS][VECTORS], const struct w4a8_block *block,
+          const char *grid, const int32_t *x_sums, const int32_t *carry) {
+    if (!block->opens) {
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++)
+#pragma GCC unroll 3
+            for (int v = 0; v < VECTORS; v++)
+                total[row][v] = _mm512_loadu_si512(carry + row * COLUMNS + 16 * v);
+    } else if (block->has_zero_points) {
+#pragma GCC unroll 3
+        for (int v = 0; v < VECTORS; v++) {
+            const __m512i z = zero_points_of(true, 0, grid, v);
+#pragma GCC unroll 8
+            for (int row = 0; row < rows; row++)
+                total[row][v] = _mm512_mullo_epi32(z, _mm512_set1_epi32(x_sums[row]));
+        }
+    } else {
+        const __m512i z = zero_points_of(false, block->zero_point, grid, 0);
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++)
+            total[row][0] = total[row][1] = total[row][2] =
+                _mm512_mullo_epi32(z, _mm512_set1_epi32(x_sums[row]));
+    }
+}
+
+static inline __attribute__((always_inline)) void
+add_quad(const int rows, __m512i total[ROWS][VECTORS], const uint8_t *w, const int8_t *x) {
+    __m512i level[VECTORS];
+#pragma GCC unroll 3
+    for (int v = 0; v < VECTORS; v++)
+        level[v] = _mm512_loadu_si512(w + 64 * v);
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; row++) {
+        const __m512i four = broadcast4(x + 4 * row);
+#pragma GCC unroll 3
+        for (int v = 0; v < VECTORS; v++)
+            total[row][v] = _mm512_dpbusd_epi32(total[row][v], level[v], four);
+    }
+}
+
 static inline __attribute__((always_inline)) void multiply(const int rows,
                                                            const struct w4a8_block *block,
                                                            const int8_t *x, const int32_t *x_sums,
@@ -34,28 +76,12 @@ static inline __attribute__((always_inline)) void multiply(const int rows,
         const uint8_t *w = block->weights + group * block->weight_stride;
         const char *grid = block->grid + group * block->grid_stride;
         __m512i total[ROWS][VECTORS];
-#pragma GCC unroll 3
-        for (int v = 0; v < VECTORS; v++) {
-            const __m512i z = zero_points_of(block->has_zero_points, block->zero_point, grid, v);
-#pragma GCC unroll 8
-            for (int row = 0; row < rows; row++)
-                total[row][v] =
-                    block->opens
-                        ? _mm512_mullo_epi32(z, _mm512_set1_epi32(x_sums[group * rows + row]))
-                        : _mm512_loadu_si512(carry + row * COLUMNS + 16 * v);
-        }
-        for (int64_t k = 0; k < block->count; k += 4, w += QUAD_BYTES, x += rows * 4) {
-            __m512i level[VECTORS];
-#pragma GCC unroll 3
-            for (int v = 0; v < VECTORS; v++)
-                level[v] = _mm512_loadu_si512(w + 64 * v);
-#pragma GCC unroll 8
-            for (int row = 0; row < rows; row++) {
-                const __m512i four = broadcast4(x + 4 * row);
-#pragma GCC unroll 3
-                for (int v = 0; v < VECTORS; v++)
-                    total[row][v] = _mm512_dpbusd_epi32(total[row][v], level[v], four);
-            }
+        open_sums(rows, total, block, grid, x_sums + group * rows, carry);
+        for (int64_t k = 0; k < block->count; k += SPAN) {
+            add_quad(rows, total, w, x);
+            add_quad(rows, total, w + QUAD_BYTES, x + rows * 4);
+            w += 2 * QUAD_BYTES;
+            x += 2 * rows * 4;
         }
 #pragma GCC unroll 3
         for (int v = 0; v < VECTORS; v++) {

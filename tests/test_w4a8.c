@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "kernels/matmul.h"
 #include "kernels/quantize.h"
 #include "kernels/w4a8.h"
 #include "tests/amx_emulator.h"
@@ -366,6 +367,61 @@ static void not_finite_tokens_show(void **state) {
     problem_free(&p);
 }
 
+static float *multiply_dense(const struct problem *p, enum kernel_path path,
+                             enum matmul_precision precision, const struct matmul_weight *weight) {
+    struct matmul_packed packed = {.data =
+                                       allocate(matmul_packed_bytes(path, precision, p->m, p->k))};
+    void *scratch = allocate(matmul_scratch_bytes());
+    float *y = result_create(p);
+    matmul_pack_serial(path, &packed, p->x, p->m, p->k, p->x_stride, precision, NULL);
+    matmul_run_serial(y, p->y_stride, &packed, weight, scratch);
+    free(packed.data);
+    free(scratch);
+    return y;
+}
+
+/* W4A16: the dense product's bits for (q - z) * scale, rounded to the product's own numbers. */
+static void int4_in_the_dense_product(void **state) {
+    (void)state;
+    struct random random = random_start();
+    for (int round = 0; round < 16; round++) {
+        const enum matmul_precision precision = round % 2 == 0 ? MATMUL_F32 : MATMUL_BF16;
+        const enum number_type type = round % 2 == 0 ? NUMBER_F32 : NUMBER_BF16;
+        struct problem p = problem_create(
+            &random, random_integer(&random, 1, 40), random_integer(&random, 1, 100),
+            random_integer(&random, 1, 1300), random_group(&random), 4, round % 4 < 2);
+        const int64_t size = p.group_size == 0 ? p.k : p.group_size;
+        uint8_t *nibbles = malloc((size_t)(p.n * p.k + 1) / 2);
+        void *wide = malloc((size_t)(p.n * p.k) * number_size(type));
+        quantize_pack_nibbles(nibbles, p.levels, p.n * p.k);
+        for (int64_t i = 0; i < p.n * p.k; i++) {
+            const int64_t group = i / p.k * p.groups + i % p.k / size;
+            const int z = p.symmetric ? 0 : p.zero_points[group];
+            const float value = (float)(p.levels[i] - z) * p.scales[group];
+            number_narrow((char *)wide + (size_t)i * number_size(type), &value, type, 1);
+        }
+        const struct matmul_weight plain = {
+            .data = wide, .type = type, .rows = p.n, .columns = p.k, .stride = p.k};
+        struct matmul_weight levels = plain;
+        levels.data = nibbles;
+        levels.scales = p.scales;
+        levels.zero_points = p.symmetric ? NULL : p.zero_points;
+        levels.group_size = p.group_size;
+        for (int path = 0; path < PATH_COUNT; path++) {
+            if (!runs(path))
+                continue;
+            float *expected = multiply_dense(&p, (enum kernel_path)path, precision, &plain);
+            float *found = multiply_dense(&p, (enum kernel_path)path, precision, &levels);
+            assert_memory_equal(found, expected, (size_t)(p.m * p.y_stride) * sizeof *found);
+            free(expected);
+            free(found);
+        }
+        free(nibbles);
+        free(wide);
+        problem_free(&p);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_path_gives_the_bits_of_the_chain),
@@ -373,6 +429,7 @@ int main(void) {
         cmocka_unit_test(results_depend_on_nothing_else),
         cmocka_unit_test(activations_are_rounded_as_said),
         cmocka_unit_test(not_finite_tokens_show),
+        cmocka_unit_test(int4_in_the_dense_product),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -363,11 +363,12 @@ void w4a8_input_unpack(const struct w4a8_input *input, int8_t *values, float *sc
 
 /* ---- Product ---- */
 
-enum { BLOCK_ROWS = 256, MAX_COLUMNS = 48 };
+enum { BLOCK_ROWS = 256, MAX_COLUMNS = 48, MAX_PANELS = 4 };
+enum { SUM_BYTES = BLOCK_ROWS * MAX_COLUMNS * (int)sizeof(float) }; /* of a panel */
 
 /* A thread's scratch: levels of a block, sums, carries. */
 size_t w4a8_scratch_bytes(void) {
-    return MAX_COLUMNS * BLOCK_K + 2 * BLOCK_ROWS * MAX_COLUMNS * sizeof(float);
+    return MAX_COLUMNS * BLOCK_K + 2 * MAX_PANELS * SUM_BYTES;
 }
 
 struct product {
@@ -379,8 +380,8 @@ struct product {
     struct layout layout;
     bool symmetric;
     const float *bias;
-    int64_t m_blocks; /* an item is a panel against a block of m */
-    int64_t panels;
+    int64_t panels, item_panels; /* an item is some panels against a block of m */
+    int64_t items_across;        /* items of a block of m */
     struct team *team;
 };
 
@@ -470,23 +471,30 @@ static void multiply_step(const struct product *product, const struct item *item
     }
 }
 
+/* Each step of all panels in turn: a step's part of X comes from afar once. */
 static void run_item(const struct product *product, int64_t index, uint8_t *scratch) {
     const struct layout *layout = &product->layout;
-    const int64_t panel = index / product->m_blocks;
-    const int64_t m = index % product->m_blocks * BLOCK_ROWS;
-    struct item item = {
-        .m = m,
-        .m_end = minimum(m + BLOCK_ROWS, product->x.rows),
-        .n = panel * layout->kernel->columns,
-        .panel = product->weights + panel * layout->panel_bytes,
-        .levels = scratch,
-        .sums = (float *)(void *)(scratch + MAX_COLUMNS * BLOCK_K),
-    };
-    item.carries = (int32_t *)(void *)(item.sums + BLOCK_ROWS * MAX_COLUMNS);
+    const int64_t panel = index % product->items_across * product->item_panels;
+    const int64_t panels = minimum(product->item_panels, product->panels - panel);
+    const int64_t m = index / product->items_across * BLOCK_ROWS;
+    struct item items[MAX_PANELS];
+    for (int64_t i = 0; i < panels; i++) {
+        uint8_t *sums = scratch + MAX_COLUMNS * BLOCK_K + 2 * i * SUM_BYTES;
+        items[i] = (struct item){
+            .m = m,
+            .m_end = minimum(m + BLOCK_ROWS, product->x.rows),
+            .n = (panel + i) * layout->kernel->columns,
+            .panel = product->weights + (panel + i) * layout->panel_bytes,
+            .levels = scratch,
+            .sums = (float *)(void *)sums,
+            .carries = (int32_t *)(void *)(sums + SUM_BYTES),
+        };
+    }
     struct step step = step_of(&layout->grouping, 0, 0);
     while (step.group < layout->grouping.groups) {
         const struct step next = step_after(&layout->grouping, &step);
-        multiply_step(product, &item, &step, next.group == layout->grouping.groups);
+        for (int64_t i = 0; i < panels; i++)
+            multiply_step(product, &items[i], &step, next.group == layout->grouping.groups);
         step = next;
     }
 }
@@ -556,7 +564,6 @@ void w4a8_run(const struct compute *compute, float *y, int64_t y_stride,
         .layout = find_layout(weight),
         .symmetric = weight->symmetric,
         .bias = bias,
-        .m_blocks = (input->rows + BLOCK_ROWS - 1) / BLOCK_ROWS,
         .team = compute->team,
     };
     const struct w4a8_kernel *kernel = product.layout.kernel;
@@ -568,7 +575,11 @@ void w4a8_run(const struct compute *compute, float *y, int64_t y_stride,
                  run_streams, &product);
         return;
     }
-    const int64_t items = product.panels * product.m_blocks;
+    const int64_t m_blocks = (input->rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    const int64_t share = product.panels * m_blocks / (PIECES * threads);
+    product.item_panels = share < 1 ? 1 : minimum(share, MAX_PANELS);
+    product.items_across = (product.panels + product.item_panels - 1) / product.item_panels;
+    const int64_t items = product.items_across * m_blocks;
     team_for(compute->team, items, (items + PIECES * threads - 1) / (PIECES * threads), run_items,
              &product);
 }

@@ -16,17 +16,28 @@ static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes) {
     }
 }
 
-/* As integers, which order like |x|, with NaN above infinity. */
+/* |x| as an integer: ordered like |x|, with NaN above infinity. */
+static inline uint32_t magnitude_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits & 0x7fffffffu;
+}
+
+static inline uint32_t larger(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
+}
+
 static float find_maximum(const float *x, const float *multiplier, int64_t count) {
     uint32_t largest = 0;
     float maximum;
+    if (multiplier == NULL) {
 #pragma omp simd reduction(max : largest)
-    for (int64_t k = 0; k < count; k++) {
-        const float value = multiplier != NULL ? x[k] * multiplier[k] : x[k];
-        uint32_t bits;
-        memcpy(&bits, &value, sizeof bits);
-        bits &= 0x7fffffffu;
-        largest = bits > largest ? bits : largest;
+        for (int64_t k = 0; k < count; k++)
+            largest = larger(largest, magnitude_of(x[k]));
+    } else {
+#pragma omp simd reduction(max : largest)
+        for (int64_t k = 0; k < count; k++)
+            largest = larger(largest, magnitude_of(x[k] * multiplier[k]));
     }
     memcpy(&maximum, &largest, sizeof maximum);
     return maximum;

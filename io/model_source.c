@@ -405,7 +405,7 @@ enum status model_source_require(const struct model_source *source, const char *
 }
 
 bool model_source_rows_permuted(const struct model_source *source, const struct tensor *tensor) {
-    return source->is_gguf && gguf_row_order(&source->gguf, tensor->name) == GGUF_ROWS_ROTARY;
+    return source->is_gguf && gguf_row_order(&source->gguf, tensor->name) != GGUF_ROWS_SAME;
 }
 
 int64_t model_source_file_row(const struct model_source *source, const struct tensor *tensor,

@@ -39,8 +39,8 @@ const struct tensor *model_source_find(const struct model_source *source, const 
  * which. */
 enum status model_source_require(const struct model_source *source, const char *name,
                                  const struct tensor **tensor, struct error *error);
-/* GGUF's "llama" files hold q and k rows permuted to interleaved rotary pairs: row r of head h as the
- * model wants it (rotate-half) lies at another row of the file. True when `tensor` is such a one. */
+/* GGUF files hold some tensors' rows in another order than Hugging Face's: "llama" its q and k rows as
+ * interleaved rotary pairs, "bloom" its q, k and v rows apart. True when `tensor` is such a one. */
 bool model_source_rows_permuted(const struct model_source *source, const struct tensor *tensor);
 /* The row of the file at which row `row` of the Hugging Face tensor lies: `row` itself but for the
  * q and k of GGUF's "llama" files (weights and biases; for d = head_dim, row h d + j lies at

@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct architecture *const architectures[] = {&architecture_llama};
+static const struct architecture *const architectures[] = {&architecture_bloom,
+                                                           &architecture_llama};
 enum { ARCHITECTURE_COUNT = sizeof architectures / sizeof architectures[0] };
 
 const char *site_name(enum site site) {
@@ -64,30 +65,17 @@ enum status architecture_find(const json_t *config, const char *origin,
                      origin, model_type ? model_type : "(none)", known);
 }
 
-static enum status check_shape(const struct model *model, const char *name, int rank, int64_t rows,
-                               int64_t columns, bool required, struct error *error) {
-    const struct tensor *tensor = model_source_find(model->source, name);
-    if (!tensor && !required)
-        return STATUS_OK;
-    const enum status status = model_source_require(model->source, name, &tensor, error);
-    if (status)
-        return status;
-    if (tensor->rank != rank || tensor_columns(tensor) != columns ||
-        (rank == 2 && tensor_rows(tensor) != rows)) {
-        char found[64] = "";
-        size_t used = 0;
-        for (int i = 0; i < tensor->rank && used + 24 < sizeof found; i++)
-            used += (size_t)snprintf(found + used, sizeof found - used, "%s%lld", i ? ", " : "",
-                                     (long long)tensor->shape[i]);
-        char expected[64];
-        if (rank == 2)
-            snprintf(expected, sizeof expected, "%lld, %lld", (long long)rows, (long long)columns);
-        else
-            snprintf(expected, sizeof expected, "%lld", (long long)columns);
-        return error_set(error, STATUS_INPUT, "%s: tensor %s has shape [%s], expected [%s]",
-                         tensor->file, name, found, expected);
-    }
-    return STATUS_OK;
+/* A name as the file has it. */
+static const char *name_in_file(const struct model *model, const char *name) {
+    const char *prefix = model->architecture->optional_prefix;
+    const size_t length = model->bare_names ? strlen(prefix) : 0;
+    return length && !strncmp(name, prefix, length) ? name + length : name;
+}
+
+const struct tensor *model_tensor(const struct model *model, const char *name, const char *suffix) {
+    char full[200];
+    snprintf(full, sizeof full, "%s%s", name_in_file(model, name), suffix);
+    return model_source_find(model->source, full);
 }
 
 void model_layer_name(const struct model *model, int layer, const char *name, const char *suffix,
@@ -100,6 +88,51 @@ void model_layer_name(const struct model *model, int layer, const char *name, co
     snprintf(text, size, "%s%s%s", prefix, name, suffix);
 }
 
+const struct tensor *model_layer_tensor(const struct model *model, int layer, const char *name,
+                                        const char *suffix) {
+    char full[200];
+    model_layer_name(model, layer, name, suffix, full, sizeof full);
+    return model_tensor(model, full, "");
+}
+
+static void shape_text(int rank, const int64_t *shape, char *text, size_t size) {
+    size_t used = 0;
+    text[0] = 0;
+    for (int i = 0; i < rank && used + 24 < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%lld", i ? ", " : "",
+                                 (long long)shape[i]);
+}
+
+/* Tensor `name` + `suffix` is there and has the shape; rows 0: a vector. */
+static enum status check_shape(const struct model *model, const char *name, const char *suffix,
+                               int64_t rows, int64_t columns, bool required, struct error *error) {
+    char full[200];
+    snprintf(full, sizeof full, "%s%s", name_in_file(model, name), suffix);
+    const struct tensor *tensor = model_source_find(model->source, full);
+    if (!tensor && !required)
+        return STATUS_OK;
+    const enum status status = model_source_require(model->source, full, &tensor, error);
+    if (status)
+        return status;
+    const int rank = rows ? 2 : 1;
+    const int64_t shape[2] = {rows ? rows : columns, columns};
+    if (tensor->rank == rank && !memcmp(tensor->shape, shape, (size_t)rank * sizeof shape[0]))
+        return STATUS_OK;
+    char found[128], expected[64];
+    shape_text(tensor->rank, tensor->shape, found, sizeof found);
+    shape_text(rank, shape, expected, sizeof expected);
+    return error_set(error, STATUS_INPUT, "%s: tensor %s has shape [%s], expected [%s]",
+                     tensor->file, full, found, expected);
+}
+
+static enum status check_norm(const struct model *model, const char *name, struct error *error) {
+    const int64_t hidden = model->shape.hidden;
+    const enum status status = check_shape(model, name, ".weight", 0, hidden, true, error);
+    if (status || model->architecture->norm_kind == NORM_RMS)
+        return status;
+    return check_shape(model, name, ".bias", 0, hidden, true, error);
+}
+
 static enum status check_layer(const struct model *model, int layer, struct error *error) {
     const struct architecture *architecture = model->architecture;
     char name[200];
@@ -107,17 +140,15 @@ static enum status check_layer(const struct model *model, int layer, struct erro
     for (int i = 0; i < architecture->linear_count; i++) {
         const struct linear_rule *linear = &architecture->linears[i];
         const int64_t out = model_dimension(&model->shape, linear->out);
-        model_layer_name(model, layer, linear->name, ".weight", name, sizeof name);
-        if ((status = check_shape(model, name, 2, out, model_dimension(&model->shape, linear->in),
-                                  true, error)))
-            return status;
-        model_layer_name(model, layer, linear->name, ".bias", name, sizeof name);
-        if ((status = check_shape(model, name, 1, 1, out, false, error)))
+        const int64_t in = model_dimension(&model->shape, linear->in);
+        model_layer_name(model, layer, linear->name, "", name, sizeof name);
+        if ((status = check_shape(model, name, ".weight", out, in, true, error)) ||
+            (status = check_shape(model, name, ".bias", 0, out, false, error)))
             return status;
     }
     for (int i = 0; i < NORM_COUNT; i++) {
-        model_layer_name(model, layer, architecture->norms[i].name, ".weight", name, sizeof name);
-        if ((status = check_shape(model, name, 1, 1, model->shape.hidden, true, error)))
+        model_layer_name(model, layer, architecture->norms[i].name, "", name, sizeof name);
+        if ((status = check_norm(model, name, error)))
             return status;
     }
     return STATUS_OK;
@@ -125,17 +156,28 @@ static enum status check_layer(const struct model *model, int layer, struct erro
 
 static enum status check_tensors(struct model *model, struct error *error) {
     const struct architecture *architecture = model->architecture;
-    struct model_shape *shape = &model->shape;
-    enum status status = check_shape(model, architecture->embedding, 2, shape->vocabulary,
+    const struct model_shape *shape = &model->shape;
+    enum status status = check_shape(model, architecture->embedding, ".weight", shape->vocabulary,
                                      shape->hidden, true, error);
+    if (!status && architecture->embedding_norm)
+        status = check_norm(model, architecture->embedding_norm, error);
     if (!status)
-        status = check_shape(model, architecture->final_norm, 1, 1, shape->hidden, true, error);
+        status = check_norm(model, architecture->final_norm, error);
     if (!status)
-        status = check_shape(model, architecture->head, 2, shape->vocabulary, shape->hidden,
+        status = check_shape(model, architecture->head, ".weight", shape->vocabulary, shape->hidden,
                              !shape->tied_head, error);
     for (int layer = 0; !status && layer < shape->layers; layer++)
         status = check_layer(model, layer, error);
     return status;
+}
+
+/* Files of one model have the optional prefix everywhere or nowhere: the embedding tells. */
+static bool has_bare_names(const struct model *model) {
+    const struct architecture *architecture = model->architecture;
+    if (!architecture->optional_prefix || model_tensor(model, architecture->embedding, ".weight"))
+        return false;
+    const struct model bare = {model->source, architecture, model->shape, true};
+    return model_tensor(&bare, architecture->embedding, ".weight");
 }
 
 enum status model_open(const char *path, struct model *model, struct error *error) {
@@ -150,8 +192,10 @@ enum status model_open(const char *path, struct model *model, struct error *erro
                  json_string_value(json_object_get(config, "model_type")));
         status = model->architecture->read_config(config, path, &model->shape, error);
     }
-    if (!status)
+    if (!status) {
+        model->bare_names = has_bare_names(model);
         status = check_tensors(model, error);
+    }
     if (status)
         model_close(model);
     return status;
@@ -173,6 +217,8 @@ int64_t model_dimension(const struct model_shape *shape, enum dimension dimensio
         return (int64_t)shape->heads * shape->head_dim;
     case DIMENSION_KEY_VALUE:
         return (int64_t)shape->kv_heads * shape->head_dim;
+    case DIMENSION_FUSED:
+        return (int64_t)(shape->heads + 2 * shape->kv_heads) * shape->head_dim;
     }
     return 0;
 }
@@ -196,6 +242,29 @@ int64_t model_layer_channels(const struct model *model) {
     return model_site_offset(model, SITE_COUNT);
 }
 
+int64_t model_role_columns(const struct model *model, enum linear_role role) {
+    static const enum dimension parts[] = {DIMENSION_QUERY, DIMENSION_KEY_VALUE,
+                                           DIMENSION_KEY_VALUE};
+    const struct architecture *architecture = model->architecture;
+    for (int i = 0; i < architecture->linear_count; i++) {
+        const struct linear_rule *rule = &architecture->linears[i];
+        if (rule->role == role)
+            return model_dimension(&model->shape, rule->out);
+        if (rule->role == ROLE_QUERY_KEY_VALUE && role <= ROLE_VALUE)
+            return model_dimension(&model->shape, parts[role]);
+    }
+    return 0;
+}
+
+int64_t model_row_channel(const struct model *model, const struct linear_rule *rule, int64_t row) {
+    const int64_t head_dim = model->shape.head_dim;
+    if (rule->role == ROLE_QUERY_KEY_VALUE)
+        return row / head_dim % 3 == 2 ? row / (3 * head_dim) * head_dim + row % head_dim : -1;
+    const int64_t group = model_site_channels(model, (enum site)rule->row_fold) /
+                          model_dimension(&model->shape, rule->out);
+    return group == 1 ? row : row / head_dim * group * head_dim + row % head_dim;
+}
+
 int64_t model_layer_weights(const struct model *model) {
     const struct architecture *architecture = model->architecture;
     int64_t weights = 0;
@@ -203,13 +272,6 @@ int64_t model_layer_weights(const struct model *model) {
         weights += model_dimension(&model->shape, architecture->linears[i].out) *
                    model_dimension(&model->shape, architecture->linears[i].in);
     return weights;
-}
-
-const struct tensor *model_layer_tensor(const struct model *model, int layer, const char *name,
-                                        const char *suffix) {
-    char full[200];
-    model_layer_name(model, layer, name, suffix, full, sizeof full);
-    return model_source_find(model->source, full);
 }
 
 const struct norm_rule *architecture_site_norm(const struct architecture *architecture,

@@ -10,7 +10,8 @@
  *   mlp_hidden        after the activation,  read by the down projection
  *
  * Linears that read one site share its activation policy and scale. A site's equalization scale is
- * folded into what produces it: a norm, or the rows of the linear before it. */
+ * folded into what produces it: a norm, or the rows of the linear before it; where a function
+ * stands between (GELU), it stays a vector that the activations are divided by at run time. */
 #ifndef FPTQ_PIPELINE_ARCHITECTURE_H
 #define FPTQ_PIPELINE_ARCHITECTURE_H
 
@@ -40,6 +41,7 @@ enum dimension {
     DIMENSION_INTERMEDIATE, /* inside the MLP */
     DIMENSION_QUERY,        /* heads * head_dim */
     DIMENSION_KEY_VALUE,    /* kv_heads * head_dim */
+    DIMENSION_FUSED,        /* query + 2 * key_value: q, k and v in one */
 };
 
 /* What a linear does in the layer. */
@@ -47,9 +49,10 @@ enum linear_role {
     ROLE_QUERY,
     ROLE_KEY,
     ROLE_VALUE,
+    ROLE_QUERY_KEY_VALUE, /* all three; rows are [head][q, k, v][head_dim], heads = kv_heads */
     ROLE_OUTPUT,
     ROLE_GATE,
-    ROLE_UP,
+    ROLE_UP, /* the only one before the activation where there is no gate */
     ROLE_DOWN,
     ROLE_COUNT
 };
@@ -59,16 +62,24 @@ struct linear_rule {
     const char *name; /* within the layer: "self_attn.q_proj"; ".weight", ".bias" are appended */
     enum dimension out, in;
     enum site reads; /* the site that is its input */
-    int row_fold;    /* the site whose scale divides its rows (and bias), or SITE_NONE */
+    int row_fold;    /* the site whose scale divides its rows (and bias), or SITE_NONE; of a fused
+                        q-k-v, the v rows */
 };
 
-enum norm_kind { NORM_RMS };
-enum { NORM_COUNT = 2 }; /* before attention, before the MLP */
+enum norm_kind { NORM_RMS, NORM_LAYER }; /* NORM_LAYER has a bias */
+enum { NORM_COUNT = 2 };                 /* before attention, before the MLP */
 
 struct norm_rule {
     const char *name; /* within the layer */
-    enum site feeds;  /* the site it produces, whose scale divides its weight */
+    enum site feeds;  /* the site it produces, whose scale divides its weight and bias */
 };
+
+/* How a token knows its place: rotated queries and keys, or slopes added to the scores (ALiBi,
+ * Press, Smith and Lewis 2022). */
+enum position_kind { POSITION_ROTARY, POSITION_ALIBI };
+
+/* The MLP between its products: silu(gate) * up, or gelu(up) in the tanh form. */
+enum activation_kind { ACTIVATION_SILU_GATE, ACTIVATION_GELU_TANH };
 
 /* Sizes and constants of one model, from its config. */
 struct model_shape {
@@ -83,10 +94,14 @@ struct model_shape {
 
 struct architecture {
     const char *const *model_types; /* config.json's "model_type", NULL-ended */
+    const char *optional_prefix;    /* names begin with it, but files may leave it out; or NULL */
     const char *layer_prefix;       /* "model.layers.%d." */
-    const char *embedding;          /* tensor names */
+    const char *embedding;          /* names; ".weight", ".bias" are appended */
+    const char *embedding_norm;     /* or NULL */
     const char *final_norm, *head;
-    enum norm_kind norm_kind;
+    enum norm_kind norm_kind; /* of all norms */
+    enum position_kind position;
+    enum activation_kind activation;
     struct norm_rule norms[NORM_COUNT];
     const struct linear_rule *linears; /* in the layer's order of computation */
     int linear_count;
@@ -106,6 +121,7 @@ struct model {
     struct model_source *source;
     const struct architecture *architecture;
     struct model_shape shape;
+    bool bare_names; /* the file leaves the architecture's optional prefix out */
 };
 
 /* Open, read the config, check that every tensor is there with the right shape. */
@@ -118,12 +134,22 @@ int64_t model_site_channels(const struct model *model, enum site site);
 /* Offset of a site's channels in a layer's array of all sites' channels, and their total. */
 int64_t model_site_offset(const struct model *model, enum site site);
 int64_t model_layer_channels(const struct model *model);
+/* Columns of a role's output: of its linear, or of the part of a fused one; 0 where there is none.
+ */
+int64_t model_role_columns(const struct model *model, enum linear_role role);
+/* The channel of site rule->row_fold that row `row` produces, or -1 when it produces none of it (q
+ * and k rows of a fused q-k-v). With grouped-query attention, the first of the channels that it
+ * serves. */
+int64_t model_row_channel(const struct model *model, const struct linear_rule *rule, int64_t row);
 /* Weights of a layer's linears, all together. */
 int64_t model_layer_weights(const struct model *model);
 /* "model.layers.3." + name + suffix */
 void model_layer_name(const struct model *model, int layer, const char *name, const char *suffix,
                       char *text, size_t size);
-/* Tensor `name` + `suffix` of a layer; NULL when it is not there (an optional bias). */
+/* Tensor `name` + `suffix` outside the layers, or of a layer; NULL when it is not there (an
+ * optional bias). Names are the architecture's, also where the file leaves its optional prefix out.
+ */
+const struct tensor *model_tensor(const struct model *model, const char *name, const char *suffix);
 const struct tensor *model_layer_tensor(const struct model *model, int layer, const char *name,
                                         const char *suffix);
 /* The norm that produces `site`, or NULL; the linear whose rows produce it, or NULL. A site with
@@ -133,12 +159,12 @@ const struct norm_rule *architecture_site_norm(const struct architecture *archit
 const struct linear_rule *architecture_site_producer(const struct architecture *architecture,
                                                      enum site site);
 
-/* For read_config: an integer in [least, most], a positive float, an optional one. */
+/* For read_config: an integer in [least, most], a positive float. */
 enum status config_integer(const json_t *config, const char *origin, const char *key, int64_t least,
                            int64_t most, int64_t *value, struct error *error);
 enum status config_number(const json_t *config, const char *origin, const char *key, double *value,
                           struct error *error);
 
-extern const struct architecture architecture_llama;
+extern const struct architecture architecture_bloom, architecture_llama;
 
 #endif

@@ -85,15 +85,40 @@ static enum status check_variants(const json_t *config, const char *origin, stru
     return STATUS_OK;
 }
 
-static enum status read_window(const json_t *config, const char *origin, struct model_shape *shape,
-                               struct error *error) {
-    shape->window = 0;
-    const json_t *use = json_object_get(config, "use_sliding_window");
-    if (json_is_false(use) || !json_is_integer(json_object_get(config, "sliding_window")))
+/* Qwen2: how many of the layers have a sliding window: those that layer_types says, or the upper
+ * ones from max_window_layers on. */
+static int64_t count_window_layers(const json_t *config, int64_t layers) {
+    const json_t *types = json_object_get(config, "layer_types");
+    const json_t *first = json_object_get(config, "max_window_layers");
+    const int64_t without = json_is_integer(first) ? json_integer_value(first) : 28;
+    if (!json_is_true(json_object_get(config, "use_sliding_window")))
+        return 0;
+    if (!json_is_array(types))
+        return without >= layers ? 0 : layers - without;
+    int64_t count = 0;
+    for (size_t i = 0; i < json_array_size(types); i++) {
+        const char *type = json_string_value(json_array_get(types, i));
+        count += type && !strcmp(type, "sliding_attention");
+    }
+    return count;
+}
+
+static enum status read_window(const json_t *config, const char *origin, int64_t layers,
+                               struct model_shape *shape, struct error *error) {
+    const json_t *window = json_object_get(config, "sliding_window");
+    shape->window = !window && !strcmp(shape->model_type, "mistral") ? 4096 : 0;
+    if (!json_is_integer(window))
         return STATUS_OK;
-    /* Qwen2 leaves use_sliding_window out when it is false; Mistral has no such key. */
-    if (!use && !strcmp(shape->model_type, "qwen2"))
-        return STATUS_OK;
+    if (!strcmp(shape->model_type, "qwen2")) {
+        const int64_t count = count_window_layers(config, layers);
+        if (count == 0)
+            return STATUS_OK;
+        if (count != layers)
+            return error_set(error, STATUS_INPUT,
+                             "%s: a sliding window in %lld of %lld layers is not supported (in all "
+                             "or none is)",
+                             origin, (long long)count, (long long)layers);
+    }
     return config_integer(config, origin, "sliding_window", 1, INT32_MAX, &shape->window, error);
 }
 
@@ -146,7 +171,7 @@ static enum status read_config(const json_t *config, const char *origin, struct 
     shape->norm_epsilon = (float)epsilon;
     shape->tied_head = json_is_true(json_object_get(config, "tie_word_embeddings"));
     if ((status = check_variants(config, origin, error)) ||
-        (status = read_window(config, origin, shape, error)))
+        (status = read_window(config, origin, layers, shape, error)))
         return status;
     return read_rope(config, origin, shape, error);
 }
@@ -156,10 +181,12 @@ static const char *const llama_model_types[] = {"llama", "mistral", "qwen2", NUL
 const struct architecture architecture_llama = {
     .model_types = llama_model_types,
     .layer_prefix = "model.layers.%d.",
-    .embedding = "model.embed_tokens.weight",
-    .final_norm = "model.norm.weight",
-    .head = "lm_head.weight",
+    .embedding = "model.embed_tokens",
+    .final_norm = "model.norm",
+    .head = "lm_head",
     .norm_kind = NORM_RMS,
+    .position = POSITION_ROTARY,
+    .activation = ACTIVATION_SILU_GATE,
     .norms = {{"input_layernorm", SITE_ATTENTION_INPUT},
               {"post_attention_layernorm", SITE_MLP_INPUT}},
     .linears = llama_linears,

@@ -110,7 +110,7 @@ static enum status run_microbatch(struct stream *stream, int64_t k, float *maxim
     float *hidden = stream->hidden[slot];
     enum status status = STATUS_OK;
     if (mesh->stage == 0)
-        status = stage_embed(model,
+        status = stage_embed(stream->stage,
                              stream->windows->ids +
                                  batch.window * stream->windows->sequence_length + batch.position,
                              batch.tokens, hidden, error);

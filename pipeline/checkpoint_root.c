@@ -109,37 +109,58 @@ static enum status write_run(const struct checkpoint_root *root, struct error *e
     return finish_part(part, status, error);
 }
 
-static enum status write_tensors(const struct checkpoint_root *root, const char *name,
-                                 const char *const *tensors, int count, struct error *error) {
+static enum status write_tensor(const struct checkpoint_root *root, struct checkpoint_part *part,
+                                const char *name, const char *suffix, struct error *error) {
+    char full[200];
+    snprintf(full, sizeof full, "%s%s", name, suffix);
+    return stored_write_tensor(part, model_tensor(root->model, name, suffix), full, error);
+}
+
+static enum status write_norm(const struct checkpoint_root *root, struct checkpoint_part *part,
+                              const char *name, struct error *error) {
+    const enum status status = write_tensor(root, part, name, ".weight", error);
+    if (status || root->model->architecture->norm_kind == NORM_RMS)
+        return status;
+    return write_tensor(root, part, name, ".bias", error);
+}
+
+static enum status write_embedding(const struct checkpoint_root *root, struct error *error) {
+    const struct architecture *architecture = root->model->architecture;
     struct checkpoint_part *part;
-    if (checkpoint_part_exists(root->config->output.checkpoint, name))
+    if (checkpoint_part_exists(root->config->output.checkpoint, "embedding"))
         return STATUS_OK; /* of an interrupted run */
-    enum status status = create_part(root, name, &part, error);
+    enum status status = create_part(root, "embedding", &part, error);
     if (status)
         return status;
-    for (int i = 0; !status && i < count; i++) {
-        const struct tensor *tensor = model_source_find(root->model->source, tensors[i]);
-        if (tensor)
-            status = stored_write_tensor(part, tensor, tensors[i], error);
-    }
+    status = write_tensor(root, part, architecture->embedding, ".weight", error);
+    if (!status && architecture->embedding_norm)
+        status = write_norm(root, part, architecture->embedding_norm, error);
+    return finish_part(part, status, error);
+}
+
+static enum status write_head(const struct checkpoint_root *root, struct error *error) {
+    const struct architecture *architecture = root->model->architecture;
+    struct checkpoint_part *part;
+    if (checkpoint_part_exists(root->config->output.checkpoint, "head"))
+        return STATUS_OK; /* of an interrupted run */
+    enum status status = create_part(root, "head", &part, error);
+    if (status)
+        return status;
+    status = write_norm(root, part, architecture->final_norm, error);
+    if (!status && !root->model->shape.tied_head)
+        status = write_tensor(root, part, architecture->head, ".weight", error);
     return finish_part(part, status, error);
 }
 
 enum status checkpoint_root_write(const struct checkpoint_root *root, const struct mesh *mesh,
                                   struct error *error) {
-    const struct architecture *architecture = root->model->architecture;
     enum status status = STATUS_OK;
     if (mesh->rank == 0 && !(status = write_root(root, error)))
         status = write_run(root, error);
     if (!status && mesh->replica == 0 && mesh->stage == 0)
-        status = write_tensors(root, "embedding", (const char *const[]){architecture->embedding}, 1,
-                               error);
-    if (!status && mesh->replica == 0 && mesh->stage == mesh->stages - 1) {
-        const bool has_head = !root->model->shape.tied_head;
-        status = write_tensors(root, "head",
-                               (const char *const[]){architecture->final_norm, architecture->head},
-                               has_head ? 2 : 1, error);
-    }
+        status = write_embedding(root, error);
+    if (!status && mesh->replica == 0 && mesh->stage == mesh->stages - 1)
+        status = write_head(root, error);
     return status;
 }
 

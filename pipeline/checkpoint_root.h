@@ -1,5 +1,5 @@
 /* What the checkpoint holds besides the layers, and putting it together: the root's attributes and
- * texts, embedding, final norm and head, and /run. */
+ * texts, embedding with its norm, final norm and head, and /run. */
 #ifndef FPTQ_PIPELINE_CHECKPOINT_ROOT_H
 #define FPTQ_PIPELINE_CHECKPOINT_ROOT_H
 

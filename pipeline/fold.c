@@ -23,7 +23,7 @@ static enum status decide_site(const struct model *model, const struct config *c
     const struct linear_rule *producer = architecture_site_producer(model->architecture, site);
     decided->folded = producer || architecture_site_norm(model->architecture, site);
     memcpy(shared, decided->maxima, (size_t)decided->channels * sizeof(float));
-    if (producer && model_dimension(&model->shape, producer->out) != decided->channels)
+    if (producer && site == SITE_ATTENTION_OUTPUT)
         equalize_share_maxima(shared, shared, model->shape.heads, model->shape.kv_heads,
                               model->shape.head_dim);
     equalize_scale(decided->scale, shared, decided->channels, options->equalization, options->c);
@@ -33,8 +33,9 @@ static enum status decide_site(const struct model *model, const struct config *c
     return STATUS_OK;
 }
 
-/* 1/s for each row of the linear that produces a site. With grouped-query attention one row of
- * v_proj serves the same channel of every query head of its group; those share one s. */
+/* 1/s for each row of the linear that produces a site, 1 for rows that do not. With grouped-query
+ * attention one row of v_proj serves the same channel of every query head of its group; those share
+ * one s. */
 static enum status make_row_multiplier(const struct model *model, struct fold_layer *fold,
                                        int linear, struct error *error) {
     const struct linear_rule *rule = &model->architecture->linears[linear];
@@ -42,15 +43,12 @@ static enum status make_row_multiplier(const struct model *model, struct fold_la
         return STATUS_OK;
     const struct fold_site *site = &fold->sites[rule->row_fold];
     const int64_t out = model_dimension(&model->shape, rule->out);
-    const int64_t head_dim = model->shape.head_dim;
-    const int64_t group = site->channels / out;
     float *multiplier = malloc((size_t)out * sizeof(float));
     if (!multiplier)
         return error_set(error, STATUS_FAILED, "no memory to fold %s", rule->name);
     for (int64_t row = 0; row < out; row++) {
-        const int64_t channel =
-            group == 1 ? row : row / head_dim * group * head_dim + row % head_dim;
-        multiplier[row] = 1.0f / site->scale[channel];
+        const int64_t channel = model_row_channel(model, rule, row);
+        multiplier[row] = channel < 0 ? 1.0f : 1.0f / site->scale[channel];
     }
     fold->row_multipliers[linear] = multiplier;
     return STATUS_OK;
@@ -84,10 +82,10 @@ const float *fold_column_multiplier(const struct fold_layer *fold, const struct 
     return fold->sites[rule->reads].scale;
 }
 
-void fold_norm(const struct fold_layer *fold, const struct norm_rule *norm, float *weight) {
+void fold_norm(const struct fold_layer *fold, const struct norm_rule *norm, float *vector) {
     const struct fold_site *site = &fold->sites[norm->feeds];
     for (int64_t i = 0; site->scale && i < site->channels; i++)
-        weight[i] /= site->scale[i];
+        vector[i] /= site->scale[i];
 }
 
 void fold_bias(const struct fold_layer *fold, int linear, int64_t out, float *bias) {

@@ -4,7 +4,7 @@
  *
  *   W' = diag(row_multiplier) W diag(column_multiplier)    column: s of the site the linear reads
  *   b' = row_multiplier b                                  row: 1/s of the site its rows produce
- *   norm' = norm / s                                       s of the site the norm feeds */
+ *   norm' = norm / s (weight and bias)                     s of the site the norm feeds */
 #ifndef FPTQ_PIPELINE_FOLD_H
 #define FPTQ_PIPELINE_FOLD_H
 
@@ -19,7 +19,8 @@ struct fold_site {
     enum input_policy policy;
     float input_scale; /* static and equalized: the per-tensor scale; 0 for dynamic */
     float *scale;      /* (channels) s_j; NULL when not equalized */
-    bool folded;       /* the scale is folded into the producer (else a run-time vector) */
+    bool folded;       /* the scale is folded into the producer (else the activations are divided
+                          by it at run time) */
 };
 
 struct fold_layer {
@@ -35,8 +36,8 @@ void fold_layer_free(struct fold_layer *fold);
 
 /* (in) factors for a linear's columns, or NULL. */
 const float *fold_column_multiplier(const struct fold_layer *fold, const struct linear_rule *rule);
-/* Divide a norm's weight (hidden) in place by the scale of the site it feeds. */
-void fold_norm(const struct fold_layer *fold, const struct norm_rule *norm, float *weight);
+/* Divide a norm's weight or bias (hidden) in place by the scale of the site it feeds. */
+void fold_norm(const struct fold_layer *fold, const struct norm_rule *norm, float *vector);
 /* Multiply a linear's bias (out) in place. */
 void fold_bias(const struct fold_layer *fold, int linear, int64_t out, float *bias);
 

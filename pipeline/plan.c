@@ -63,12 +63,12 @@ static void estimate_memory(const struct model *model, const struct config *conf
         .precision = config->run.precision == PRECISION_F32 ? MATMUL_F32 : MATMUL_BF16,
     };
     int64_t widest = 0, outputs = 0;
-    for (int i = 0; i < model->architecture->linear_count; i++) {
-        const struct linear_rule *rule = &model->architecture->linears[i];
-        const int64_t in = model_dimension(shape, rule->in);
-        widest = in > widest ? in : widest;
-        outputs += model_dimension(shape, rule->out);
+    for (int site = 0; site < SITE_COUNT; site++) {
+        const int64_t channels = model_site_channels(model, (enum site)site);
+        widest = channels > widest ? channels : widest;
     }
+    for (int role = 0; role < ROLE_COUNT; role++)
+        outputs += model_role_columns(model, (enum linear_role)role);
     plan->memory_weights = layers * plan_layer_bytes(model, 0, config->run.precision);
     plan->memory_cache = layers * (int64_t)attention_cache_bytes(&attention);
     plan->memory_buffers =

@@ -121,11 +121,11 @@ static enum status write_linear(const struct quantize_job *job, struct checkpoin
     if (status)
         return status;
     float *bias = NULL;
-    status = weights_load_vector(job->model, layer, rule->name, ".bias", &bias, error);
+    const struct tensor *tensor = model_layer_tensor(job->model, layer, rule->name, ".bias");
+    status = weights_load_vector(job->model, tensor, &bias, error);
     if (!status && bias) {
         fold_bias(fold, index, linear->rows, bias);
         snprintf(path, sizeof path, "%s/bias", group);
-        const struct tensor *tensor = model_layer_tensor(job->model, layer, rule->name, ".bias");
         status = stored_write_floats(part, path, stored_type(tensor, bias, linear->rows), 1,
                                      &linear->rows, bias, error);
     }
@@ -133,23 +133,34 @@ static enum status write_linear(const struct quantize_job *job, struct checkpoin
     return status;
 }
 
+/* A norm's weight or bias, folded. */
+static enum status write_norm(const struct quantize_job *job, struct checkpoint_part *part,
+                              int layer, const struct norm_rule *norm, const char *suffix,
+                              const struct fold_layer *fold, struct error *error) {
+    const struct tensor *tensor = model_layer_tensor(job->model, layer, norm->name, suffix);
+    const int64_t hidden = job->model->shape.hidden;
+    float *vector;
+    enum status status = weights_load_vector(job->model, tensor, &vector, error);
+    if (status)
+        return status;
+    fold_norm(fold, norm, vector);
+    char path[200];
+    stored_path(job->model, layer, norm->name, suffix, path);
+    status = stored_write_floats(part, path, stored_type(tensor, vector, hidden), 1, &hidden,
+                                 vector, error);
+    free(vector);
+    return status;
+}
+
 static enum status write_norms(const struct quantize_job *job, struct checkpoint_part *part,
                                int layer, const struct fold_layer *fold, struct error *error) {
+    const struct architecture *architecture = job->model->architecture;
     enum status status = STATUS_OK;
     for (int i = 0; !status && i < NORM_COUNT; i++) {
-        const struct norm_rule *norm = &job->model->architecture->norms[i];
-        float *weight = NULL;
-        status = weights_load_vector(job->model, layer, norm->name, ".weight", &weight, error);
-        if (status)
-            return status;
-        fold_norm(fold, norm, weight);
-        char path[200];
-        stored_path(job->model, layer, norm->name, "/weight", path);
-        const struct tensor *tensor = model_layer_tensor(job->model, layer, norm->name, ".weight");
-        status =
-            stored_write_floats(part, path, stored_type(tensor, weight, job->model->shape.hidden),
-                                1, &job->model->shape.hidden, weight, error);
-        free(weight);
+        const struct norm_rule *norm = &architecture->norms[i];
+        status = write_norm(job, part, layer, norm, ".weight", fold, error);
+        if (!status && architecture->norm_kind == NORM_LAYER)
+            status = write_norm(job, part, layer, norm, ".bias", fold, error);
     }
     return status;
 }

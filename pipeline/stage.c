@@ -11,6 +11,39 @@ static void *allocate(size_t bytes) {
     return aligned_alloc(64, (bytes + 64) & ~(size_t)63);
 }
 
+/* A norm's weight and bias; both may be NULL. */
+static enum status load_norm(const struct model *model, const struct tensor *weight,
+                             const struct tensor *bias, struct stage_norm *norm,
+                             struct error *error) {
+    const enum status status = weights_load_vector(model, weight, &norm->weight, error);
+    if (status || model->architecture->norm_kind == NORM_RMS)
+        return status;
+    return weights_load_vector(model, bias, &norm->bias, error);
+}
+
+static enum status load_outer_norm(const struct model *model, const char *name,
+                                   struct stage_norm *norm, struct error *error) {
+    return load_norm(model, model_tensor(model, name, ".weight"),
+                     model_tensor(model, name, ".bias"), norm, error);
+}
+
+static void free_norm(struct stage_norm *norm) {
+    free(norm->weight);
+    free(norm->bias);
+}
+
+/* output (T, hidden) of input (T, hidden), which may be output */
+static void apply_norm(const struct model *model, const struct compute *compute,
+                       const struct stage_norm *norm, float *output, const float *input,
+                       int64_t tokens) {
+    const struct model_shape *shape = &model->shape;
+    if (model->architecture->norm_kind == NORM_RMS)
+        norm_rms(compute, output, input, norm->weight, tokens, shape->hidden, shape->norm_epsilon);
+    else
+        norm_layer(compute, output, input, norm->weight, norm->bias, tokens, shape->hidden,
+                   shape->norm_epsilon);
+}
+
 static enum status load_layer(struct stage *stage, int layer, enum run_precision precision,
                               struct error *error) {
     const struct model *model = stage->model;
@@ -22,16 +55,20 @@ static enum status load_layer(struct stage *stage, int layer, enum run_precision
         status = weights_load(model, stage->compute->team, layer, rule, precision, &linear->weight,
                               &linear->owned, error);
         if (!status)
-            status = weights_load_vector(model, layer, rule->name, ".bias", &linear->bias, error);
+            status = weights_load_vector(
+                model, model_layer_tensor(model, layer, rule->name, ".bias"), &linear->bias, error);
         if (status)
             return status;
         stage->bytes_weights += (size_t)linear->weight.rows * (size_t)linear->weight.columns *
                                 number_size(linear->weight.type);
     }
-    for (int i = 0; i < NORM_COUNT; i++)
-        if ((status = weights_load_vector(model, layer, model->architecture->norms[i].name,
-                                          ".weight", &loaded->norms[i], error)))
+    for (int i = 0; i < NORM_COUNT; i++) {
+        const char *name = model->architecture->norms[i].name;
+        if ((status = load_norm(model, model_layer_tensor(model, layer, name, ".weight"),
+                                model_layer_tensor(model, layer, name, ".bias"), &loaded->norms[i],
+                                error)))
             return status;
+    }
     const size_t cache_bytes = attention_cache_bytes(&stage->attention);
     loaded->cache = allocate(cache_bytes);
     if (!loaded->cache)
@@ -41,14 +78,6 @@ static enum status load_layer(struct stage *stage, int layer, enum run_precision
     memset(loaded->cache, 0, cache_bytes);
     stage->bytes_cache += cache_bytes;
     return STATUS_OK;
-}
-
-/* Columns of the output buffer of a role. */
-static int64_t role_columns(const struct model *model, enum linear_role role) {
-    for (int i = 0; i < model->architecture->linear_count; i++)
-        if (model->architecture->linears[i].role == role)
-            return model_dimension(&model->shape, model->architecture->linears[i].out);
-    return 0;
 }
 
 /* Products run in f32 when the configuration says so, and where the weights are f32. */
@@ -70,7 +99,7 @@ static enum status allocate_buffers(struct stage *stage, struct error *error) {
     bool complete = true;
     for (int role = 0; role < ROLE_COUNT; role++) {
         const size_t bytes =
-            (size_t)(tokens * role_columns(model, (enum linear_role)role)) * sizeof(float);
+            (size_t)(tokens * model_role_columns(model, (enum linear_role)role)) * sizeof(float);
         stage->projected[role] = allocate(bytes);
         stage->bytes_buffers += bytes;
         complete &= stage->projected[role] != NULL;
@@ -78,18 +107,48 @@ static enum status allocate_buffers(struct stage *stage, struct error *error) {
     stage->normed = allocate((size_t)(tokens * model->shape.hidden) * sizeof(float));
     stage->attended = allocate((size_t)(tokens * query) * sizeof(float));
     stage->packed.data = allocate(packed_bytes);
-    stage->rope_table =
-        allocate((size_t)stage->context * (size_t)model->shape.head_dim * sizeof(float));
-    stage->bytes_buffers += (size_t)(tokens * (model->shape.hidden + query)) * sizeof(float) +
-                            packed_bytes +
-                            (size_t)stage->context * (size_t)model->shape.head_dim * sizeof(float);
-    if (!complete || !stage->normed || !stage->attended || !stage->packed.data ||
-        !stage->rope_table)
+    stage->bytes_buffers +=
+        (size_t)(tokens * (model->shape.hidden + query)) * sizeof(float) + packed_bytes;
+    if (!complete || !stage->normed || !stage->attended || !stage->packed.data)
         return error_set(error, STATUS_FAILED,
                          "no memory for the work space of a stage (%zu bytes)",
                          stage->bytes_buffers);
-    rope_table_fill(stage->rope_table, stage->context, model->shape.head_dim,
-                    model->shape.rope_theta, &model->shape.rope_scaling);
+    return STATUS_OK;
+}
+
+/* ALiBi's slopes: 2^(-8 i / n), i = 1 .. n, for the largest power of two n in heads; the other
+ * heads take every second slope of 2 n heads. Roots and products only: no libm's version shows. */
+static void fill_alibi_slopes(float *slopes, int heads) {
+    double base = 1.0 / 256, half_base;
+    int power = 1;
+    for (; power * 2 <= heads; power *= 2)
+        base = sqrt(base);
+    half_base = sqrt(base);
+    double slope = 1, half_slope = half_base;
+    for (int head = 0; head < power; head++)
+        slopes[head] = (float)(slope *= base);
+    for (int head = power; head < heads; head++, half_slope *= base)
+        slopes[head] = (float)half_slope;
+}
+
+/* The table of rotary angles, or the slopes. */
+static enum status make_positions(struct stage *stage, struct error *error) {
+    const struct model_shape *shape = &stage->model->shape;
+    if (stage->model->architecture->position == POSITION_ALIBI) {
+        stage->alibi_slopes = allocate((size_t)shape->heads * sizeof(float));
+        if (!stage->alibi_slopes)
+            return error_set(error, STATUS_FAILED, "no memory for %d slopes", shape->heads);
+        fill_alibi_slopes(stage->alibi_slopes, shape->heads);
+        stage->attention.alibi_slopes = stage->alibi_slopes;
+        return STATUS_OK;
+    }
+    const size_t bytes = (size_t)stage->context * (size_t)shape->head_dim * sizeof(float);
+    stage->bytes_buffers += bytes;
+    stage->rope_table = allocate(bytes);
+    if (!stage->rope_table)
+        return error_set(error, STATUS_FAILED, "no memory for rotary angles (%zu bytes)", bytes);
+    rope_table_fill(stage->rope_table, stage->context, shape->head_dim, shape->rope_theta,
+                    &shape->rope_scaling);
     return STATUS_OK;
 }
 
@@ -136,8 +195,13 @@ enum status stage_load(const struct model *model, const struct compute *compute,
         stage->layers ? STATUS_OK : error_set(error, STATUS_FAILED, "no memory for a stage");
     for (int layer = layer_begin; !status && layer < layer_end; layer++)
         status = load_layer(stage, layer, precision, error);
+    if (!status && layer_begin == 0 && model->architecture->embedding_norm)
+        status = load_outer_norm(model, model->architecture->embedding_norm, &stage->embedding_norm,
+                                 error);
     if (!status)
         status = allocate_buffers(stage, error);
+    if (!status)
+        status = make_positions(stage, error);
     if (status)
         stage_free(stage);
     return status;
@@ -151,16 +215,20 @@ void stage_free(struct stage *stage) {
             free(loaded->linears[i].bias);
         }
         for (int i = 0; i < NORM_COUNT; i++)
-            free(loaded->norms[i]);
+            free_norm(&loaded->norms[i]);
+        for (int site = 0; site < SITE_COUNT; site++)
+            free(loaded->divisors[site]);
         free(loaded->cache);
     }
     free(stage->layers);
+    free_norm(&stage->embedding_norm);
     for (int role = 0; role < ROLE_COUNT; role++)
         free(stage->projected[role]);
     free(stage->normed);
     free(stage->attended);
     free(stage->packed.data);
     free(stage->rope_table);
+    free(stage->alibi_slopes);
     memset(stage, 0, sizeof *stage);
 }
 
@@ -173,14 +241,23 @@ struct pass {
     int64_t position, tokens;
 };
 
+/* x (T, C) /= divisor (C) */
+static void divide_columns(float *x, const float *divisor, int64_t tokens, int64_t channels) {
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t i = 0; i < channels; i++)
+            x[t * channels + i] /= divisor[i];
+}
+
 /* All linears that read `site`: X (T, in) is packed once (the maxima taken on the way), then each
  * product (T, out) goes to its role's buffer. */
-static void read_site(const struct pass *pass, enum site site, const float *x) {
+static void read_site(const struct pass *pass, enum site site, float *x) {
     struct stage *stage = pass->stage;
     const struct model *model = stage->model;
     const int64_t channels = model_site_channels(model, site);
     float *maxima = pass->maxima ? pass->maxima + model_site_offset(model, site) : NULL;
     bool packed = false;
+    if (pass->layer->divisors[site])
+        divide_columns(x, pass->layer->divisors[site], pass->tokens, channels);
     for (int i = 0; i < model->architecture->linear_count; i++) {
         const struct linear_rule *rule = &model->architecture->linears[i];
         const struct stage_linear *linear = &pass->layer->linears[i];
@@ -205,9 +282,28 @@ static void read_site(const struct pass *pass, enum site site, const float *x) {
 }
 
 static void normalize(const struct pass *pass, int norm, const float *hidden) {
-    const struct model_shape *shape = &pass->stage->model->shape;
-    norm_rms(pass->stage->compute, pass->stage->normed, hidden, pass->layer->norms[norm],
-             pass->tokens, shape->hidden, shape->norm_epsilon);
+    apply_norm(pass->stage->model, pass->stage->compute, &pass->layer->norms[norm],
+               pass->stage->normed, hidden, pass->tokens);
+}
+
+/* Tokens [begin, end) of a fused product (T, heads, 3, head_dim) to queries, keys and values. */
+static void split_tokens(void *context, int64_t begin, int64_t end, int thread) {
+    const struct stage *stage = context;
+    const int heads = stage->model->shape.heads;
+    const int64_t width = stage->model->shape.head_dim;
+    (void)thread;
+    for (int64_t i = begin * heads; i < end * heads; i++)
+        for (int part = 0; part < 3; part++)
+            memcpy(stage->projected[ROLE_QUERY + part] + i * width,
+                   stage->projected[ROLE_QUERY_KEY_VALUE] + (3 * i + part) * width,
+                   (size_t)width * sizeof(float));
+}
+
+static void rotate(const struct pass *pass, enum linear_role role, int heads) {
+    const struct stage *stage = pass->stage;
+    const int head_dim = stage->model->shape.head_dim;
+    rope_apply(stage->compute, stage->projected[role], (int64_t)heads * head_dim, pass->tokens,
+               heads, head_dim, stage->rope_table, pass->position);
 }
 
 static void attend(const struct pass *pass) {
@@ -215,10 +311,12 @@ static void attend(const struct pass *pass) {
     const struct model_shape *shape = &stage->model->shape;
     const int64_t query = model_dimension(shape, DIMENSION_QUERY);
     const int64_t key_value = model_dimension(shape, DIMENSION_KEY_VALUE);
-    rope_apply(stage->compute, stage->projected[ROLE_QUERY], query, pass->tokens, shape->heads,
-               shape->head_dim, stage->rope_table, pass->position);
-    rope_apply(stage->compute, stage->projected[ROLE_KEY], key_value, pass->tokens, shape->kv_heads,
-               shape->head_dim, stage->rope_table, pass->position);
+    if (model_role_columns(stage->model, ROLE_QUERY_KEY_VALUE))
+        team_for(stage->compute->team, pass->tokens, 16, split_tokens, stage);
+    if (stage->rope_table) {
+        rotate(pass, ROLE_QUERY, shape->heads);
+        rotate(pass, ROLE_KEY, shape->kv_heads);
+    }
     attention_append(stage->compute, pass->layer->cache, &stage->attention, pass->position,
                      pass->tokens, stage->projected[ROLE_KEY], stage->projected[ROLE_VALUE],
                      key_value);
@@ -228,11 +326,23 @@ static void attend(const struct pass *pass) {
         pass->hook->call(pass->hook->context);
 }
 
+/* Between the MLP's products; the buffer with the result (T, intermediate). */
+static float *activate(const struct pass *pass) {
+    struct stage *stage = pass->stage;
+    const int64_t width = stage->model->shape.intermediate;
+    float *gate = stage->projected[ROLE_GATE], *up = stage->projected[ROLE_UP];
+    if (stage->model->architecture->activation == ACTIVATION_GELU_TANH) {
+        activation_gelu_tanh(stage->compute, up, pass->tokens, width);
+        return up;
+    }
+    activation_silu_multiply(stage->compute, gate, width, up, width, pass->tokens, width);
+    return gate;
+}
+
 void stage_forward(struct stage *stage, float *hidden, int64_t position, int64_t tokens,
                    float *maxima, const struct stage_hook *hook) {
     const struct model *model = stage->model;
-    const struct model_shape *shape = &model->shape;
-    const int64_t count = tokens * shape->hidden;
+    const int64_t count = tokens * model->shape.hidden;
     for (int layer = 0; layer < stage->layer_end - stage->layer_begin; layer++) {
         const struct pass pass = {
             .stage = stage,
@@ -249,10 +359,7 @@ void stage_forward(struct stage *stage, float *hidden, int64_t position, int64_t
         elementwise_add(stage->compute, hidden, stage->projected[ROLE_OUTPUT], count);
         normalize(&pass, 1, hidden);
         read_site(&pass, SITE_MLP_INPUT, stage->normed);
-        activation_silu_multiply(stage->compute, stage->projected[ROLE_GATE], shape->intermediate,
-                                 stage->projected[ROLE_UP], shape->intermediate, tokens,
-                                 shape->intermediate);
-        read_site(&pass, SITE_MLP_HIDDEN, stage->projected[ROLE_GATE]);
+        read_site(&pass, SITE_MLP_HIDDEN, activate(&pass));
         elementwise_add(stage->compute, hidden, stage->projected[ROLE_DOWN], count);
     }
 }
@@ -284,15 +391,29 @@ enum status stage_fold_layer(struct stage *stage, int layer, const struct fold_l
         if (linear->bias)
             fold_bias(fold, i, rows, linear->bias);
     }
-    for (int i = 0; i < NORM_COUNT; i++)
-        fold_norm(fold, &architecture->norms[i], loaded->norms[i]);
+    for (int i = 0; i < NORM_COUNT; i++) {
+        fold_norm(fold, &architecture->norms[i], loaded->norms[i].weight);
+        if (loaded->norms[i].bias)
+            fold_norm(fold, &architecture->norms[i], loaded->norms[i].bias);
+    }
+    for (int i = 0; i < SITE_COUNT; i++) {
+        const struct fold_site *site = &fold->sites[i];
+        if (!site->scale || site->folded)
+            continue;
+        const size_t bytes = (size_t)site->channels * sizeof(float);
+        free(loaded->divisors[i]);
+        loaded->divisors[i] = malloc(bytes);
+        if (!loaded->divisors[i])
+            return error_set(error, STATUS_FAILED, "no memory to fold layer %d", layer);
+        memcpy(loaded->divisors[i], site->scale, bytes);
+    }
     return STATUS_OK;
 }
 
-enum status stage_embed(const struct model *model, const int32_t *ids, int64_t tokens,
+enum status stage_embed(const struct stage *stage, const int32_t *ids, int64_t tokens,
                         float *hidden, struct error *error) {
-    const struct tensor *embedding =
-        model_source_find(model->source, model->architecture->embedding);
+    const struct model *model = stage->model;
+    const struct tensor *embedding = model_tensor(model, model->architecture->embedding, ".weight");
     for (int64_t t = 0; t < tokens; t++) {
         if (ids[t] < 0 || ids[t] >= model->shape.vocabulary)
             return error_set(error, STATUS_INPUT, "%s: token %d is outside the vocabulary of %lld",
@@ -300,6 +421,8 @@ enum status stage_embed(const struct model *model, const int32_t *ids, int64_t t
                              (long long)model->shape.vocabulary);
         tensor_read_f32(embedding, ids[t], ids[t] + 1, hidden + t * model->shape.hidden);
     }
+    if (stage->embedding_norm.weight)
+        apply_norm(model, stage->compute, &stage->embedding_norm, hidden, hidden, tokens);
     return STATUS_OK;
 }
 
@@ -308,12 +431,11 @@ enum status stage_logits(const struct model *model, const struct compute *comput
                          float *logits, struct error *error) {
     const struct model_shape *shape = &model->shape;
     const struct architecture *architecture = model->architecture;
-    const struct tensor *tensor = model_source_find(model->source, architecture->head);
-    if (!tensor)
-        tensor = model_source_find(model->source, architecture->embedding);
+    const struct tensor *tensor = model_tensor(
+        model, shape->tied_head ? architecture->embedding : architecture->head, ".weight");
     struct matmul_weight weight;
+    struct stage_norm norm = {0};
     void *owned = NULL;
-    float *norm = NULL;
     enum status status =
         weights_load_tensor(model, compute->team, tensor, precision, &weight, &owned, error);
     if (status)
@@ -322,19 +444,16 @@ enum status stage_logits(const struct model *model, const struct compute *comput
     const enum matmul_precision product = site_precision(precision, weight.type);
     packed.data = allocate(matmul_packed_bytes(compute->path, product, tokens, shape->hidden));
     float *normed = allocate((size_t)(tokens * shape->hidden) * sizeof(float));
-    const struct tensor *norm_tensor = model_source_find(model->source, architecture->final_norm);
-    norm = allocate((size_t)shape->hidden * sizeof(float));
-    if (packed.data && normed && norm) {
-        tensor_read_f32(norm_tensor, 0, 1, norm);
-        norm_rms(compute, normed, hidden, norm, tokens, shape->hidden, shape->norm_epsilon);
+    status = packed.data && normed ? load_outer_norm(model, architecture->final_norm, &norm, error)
+                                   : error_set(error, STATUS_FAILED, "no memory for logits");
+    if (!status) {
+        apply_norm(model, compute, &norm, normed, hidden, tokens);
         matmul_pack(compute, &packed, normed, tokens, shape->hidden, shape->hidden, product, NULL);
         matmul_run(compute, logits, shape->vocabulary, &packed, &weight);
-    } else {
-        status = error_set(error, STATUS_FAILED, "no memory for logits");
     }
     free(packed.data);
     free(normed);
-    free(norm);
+    free_norm(&norm);
     free(owned);
     return status;
 }

@@ -14,20 +14,27 @@ struct stage_linear {
     float *bias;                 /* (out), or NULL */
 };
 
+struct stage_norm {
+    float *weight, *bias; /* (hidden); bias NULL for RMS */
+};
+
 struct stage_layer {
     struct stage_linear linears[LINEARS_MAX]; /* by the architecture's order */
-    float *norms[NORM_COUNT];                 /* (hidden) */
-    void *cache;                              /* keys and values of the sequence being worked on */
+    struct stage_norm norms[NORM_COUNT];
+    float *divisors[SITE_COUNT]; /* (channels) a folded layer's run-time vectors, or NULL */
+    void *cache;                 /* keys and values of the sequence being worked on */
 };
 
 struct stage {
     const struct model *model;
     const struct compute *compute;
     int layer_begin, layer_end;
-    struct stage_layer *layers; /* [layer - layer_begin] */
+    struct stage_layer *layers;       /* [layer - layer_begin] */
+    struct stage_norm embedding_norm; /* of the first stage, where the model has one */
     int64_t chunk_tokens, context;
     struct attention_shape attention;
-    float *rope_table; /* (context, head_dim) */
+    float *rope_table;   /* (context, head_dim), or NULL */
+    float *alibi_slopes; /* (heads), or NULL */
     /* (T, .) work space, T = chunk_tokens */
     float *normed, *projected[ROLE_COUNT], *attended;
     struct matmul_packed packed;
@@ -59,13 +66,14 @@ struct stage_hook {
 void stage_forward(struct stage *stage, float *hidden, int64_t position, int64_t tokens,
                    float *maxima, const struct stage_hook *hook);
 
-/* Replace a loaded layer's weights by folded f32 copies, its biases and norms by folded ones: the
- * model's function stays (pipeline/fold.h). */
+/* Replace a loaded layer's weights by folded f32 copies, its biases and norms by folded ones; what
+ * cannot be folded is divided at run time: the model's function stays (pipeline/fold.h). */
 enum status stage_fold_layer(struct stage *stage, int layer, const struct fold_layer *fold,
                              struct error *error);
 
-/* hidden f32 (T, hidden) of token ids, from the model's embedding. */
-enum status stage_embed(const struct model *model, const int32_t *ids, int64_t tokens,
+/* hidden f32 (T, hidden) of token ids, from the model's embedding and its norm; for the stage that
+ * has layer 0. */
+enum status stage_embed(const struct stage *stage, const int32_t *ids, int64_t tokens,
                         float *hidden, struct error *error);
 
 /* logits f32 (T, vocabulary) of the last layer's hidden (T, hidden): final norm and head. For

@@ -104,9 +104,8 @@ enum status weights_load(const struct model *model, struct team *team, int layer
     return weights_load_tensor(model, team, tensor, precision, weight, owned, error);
 }
 
-enum status weights_load_vector(const struct model *model, int layer, const char *name,
-                                const char *suffix, float **vector, struct error *error) {
-    const struct tensor *tensor = model_layer_tensor(model, layer, name, suffix);
+enum status weights_load_vector(const struct model *model, const struct tensor *tensor,
+                                float **vector, struct error *error) {
     *vector = NULL;
     if (!tensor)
         return STATUS_OK;
@@ -116,7 +115,7 @@ enum status weights_load_vector(const struct model *model, int layer, const char
     if (!in_file || !ordered) {
         free(in_file);
         free(ordered);
-        return error_set(error, STATUS_FAILED, "no memory for %s of layer %d", name, layer);
+        return error_set(error, STATUS_FAILED, "no memory for %s", tensor->name);
     }
     tensor_read_f32(tensor, 0, 1, in_file);
     for (int64_t i = 0; i < count; i++)
@@ -148,18 +147,23 @@ bool weights_find_nonfinite(const struct model *model, int layer, char *text, si
     const struct architecture *architecture = model->architecture;
     static const char *const suffixes[] = {".weight", ".bias"};
     for (int s = 0; s < 2; s++) {
-        for (int i = 0; i < architecture->linear_count; i++) {
-            const struct tensor *tensor =
-                model_layer_tensor(model, layer, architecture->linears[i].name, suffixes[s]);
+        const char *names[LINEARS_MAX + NORM_COUNT];
+        int count = 0;
+        for (int i = 0; i < architecture->linear_count; i++)
+            names[count++] = architecture->linears[i].name;
+        for (int i = 0; i < NORM_COUNT; i++)
+            names[count++] = architecture->norms[i].name;
+        for (int i = 0; i < count; i++) {
+            const struct tensor *tensor = model_layer_tensor(model, layer, names[i], suffixes[s]);
             if (tensor && tensor_find_nonfinite(tensor, text, size))
                 return true;
         }
-        for (int i = 0; i < NORM_COUNT; i++) {
-            const struct tensor *tensor =
-                model_layer_tensor(model, layer, architecture->norms[i].name, suffixes[s]);
-            if (tensor && tensor_find_nonfinite(tensor, text, size))
-                return true;
-        }
+        const struct tensor *outer =
+            layer == 0 && architecture->embedding_norm
+                ? model_tensor(model, architecture->embedding_norm, suffixes[s])
+                : NULL;
+        if (outer && tensor_find_nonfinite(outer, text, size))
+            return true;
     }
     return false;
 }

@@ -1,6 +1,6 @@
 /* Weights from the model's files in the form the kernels take: where they are mapped if possible,
  * else decoded. Everything that reads a linear's rows comes through here, so that the permuted rows
- * of GGUF's LLaMA files, block formats and unaligned tensors are dealt with in one place. */
+ * of GGUF files, block formats and unaligned tensors are dealt with in one place. */
 #ifndef FPTQ_PIPELINE_WEIGHTS_H
 #define FPTQ_PIPELINE_WEIGHTS_H
 
@@ -21,9 +21,9 @@ enum status weights_load_tensor(const struct model *model, struct team *team,
 enum status weights_load(const struct model *model, struct team *team, int layer,
                          const struct linear_rule *rule, enum run_precision precision,
                          struct matmul_weight *weight, void **owned, struct error *error);
-/* A vector of a layer (bias, norm) as f32, malloc'ed; *vector is NULL where the model has none. */
-enum status weights_load_vector(const struct model *model, int layer, const char *name,
-                                const char *suffix, float **vector, struct error *error);
+/* A vector (bias, norm) as f32, malloc'ed; *vector is NULL where `tensor` is. */
+enum status weights_load_vector(const struct model *model, const struct tensor *tensor,
+                                float **vector, struct error *error);
 
 /* Rows of a matrix, exact, for one thread. */
 struct weights_rows {

@@ -33,13 +33,14 @@ SITES = {
 }
 
 
-def load(path, dtype):
+def place(path):
+    """The arguments that say where a model is."""
     folder, file = os.path.split(path) if path.endswith(".gguf") else (path, None)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder or ".", gguf_file=file, dtype=dtype
-    )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder or ".", gguf_file=file)
-    return model.eval(), tokenizer
+    return {"pretrained_model_name_or_path": folder or ".", "gguf_file": file}
+
+
+def load(path, dtype):
+    return transformers.AutoModelForCausalLM.from_pretrained(**place(path), dtype=dtype).eval()
 
 
 def decoder_layers(model):
@@ -71,24 +72,51 @@ class SiteMaxima:
             value.zero_()
 
 
-def fixed_ids(tokenizer, count):
+def fixed_ids(path, count):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**place(path))
     text = "\n".join(
         text for kind, text in make_demo_text.documents(100, seed=77) if kind == "Stories"
     )
     return np.array(tokenizer(text)["input_ids"][:count], dtype=np.int32)
 
 
-def run(path, dtype, count, every):
-    model, tokenizer = load(path, dtype)
-    ids = fixed_ids(tokenizer, count)
+def run(path, dtype, ids, every):
+    model = load(path, dtype)
     maxima = SiteMaxima(model)
     with torch.inference_mode():
         logits = model(torch.tensor(ids.astype(np.int64))[None]).logits[0]
     loss = torch.nn.functional.cross_entropy(
         logits[:-1].float(), torch.tensor(ids[1:].astype(np.int64))
     )
-    print(f"{path} {dtype}: {count} tokens, loss {loss:.4f}")
-    return ids, logits.float().numpy()[::every].copy(), maxima.values
+    print(f"{path} {dtype}: {len(ids)} tokens, loss {loss:.4f}")
+    return logits.float().numpy()[::every].copy(), maxima.values
+
+
+def record(path, ids, output, every):
+    """Run the model at `path` on `ids` in float32 and in bf16; write what the module's text lists."""
+    torch.set_num_threads(1)
+    os.makedirs(output, exist_ok=True)
+    arrays = {"ids": ids}
+    for suffix, dtype in (("", torch.float32), ("_bf16", torch.bfloat16)):
+        logits, sites = run(path, dtype, ids, every)
+        arrays["logits" + suffix] = logits
+        arrays["maxima" + suffix] = np.concatenate([value.numpy() for value in sites.values()])
+    exact, rounded = arrays["logits"], arrays["logits_bf16"]
+    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    if every != 1:
+        del arrays["logits_bf16"]
+
+    with open(os.path.join(output, "index.txt"), "w", encoding="utf-8") as index:
+        for name, array in arrays.items():
+            kind = "i32" if array.dtype == np.int32 else "f32"
+            array.astype("<i4" if kind == "i32" else "<f4").tofile(
+                os.path.join(output, f"{name}.{kind}")
+            )
+            print(name, kind, *array.shape, file=index)
+        for (layer, site), value in sites.items():
+            print("site", layer, site, value.numel(), file=index)
+        print(f"bf16_error {error:.6e}", file=index)
+    print(f"relative L2 error of the bf16 logits: {error:.3e}")
 
 
 def main():
@@ -100,31 +128,8 @@ def main():
         "--every", type=int, default=1, help="keep the logits of every so many tokens"
     )
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    os.makedirs(options.output, exist_ok=True)
-
-    arrays = {}
-    for suffix, dtype in (("", torch.float32), ("_bf16", torch.bfloat16)):
-        ids, logits, sites = run(options.model, dtype, options.tokens, options.every)
-        arrays["ids"] = ids
-        arrays["logits" + suffix] = logits
-        arrays["maxima" + suffix] = np.concatenate([value.numpy() for value in sites.values()])
-    exact, rounded = arrays["logits"], arrays["logits_bf16"]
-    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
-    if options.every != 1:
-        del arrays["logits_bf16"]
-
-    with open(os.path.join(options.output, "index.txt"), "w", encoding="utf-8") as index:
-        for name, array in arrays.items():
-            kind = "i32" if array.dtype == np.int32 else "f32"
-            array.astype("<i4" if kind == "i32" else "<f4").tofile(
-                os.path.join(options.output, f"{name}.{kind}")
-            )
-            print(name, kind, *array.shape, file=index)
-        for (layer, site), value in sites.items():
-            print("site", layer, site, value.numel(), file=index)
-        print(f"bf16_error {error:.6e}", file=index)
-    print(f"relative L2 error of the bf16 logits: {error:.3e}")
+    ids = fixed_ids(options.model, options.tokens)
+    record(options.model, ids, options.output, options.every)
 
 
 if __name__ == "__main__":

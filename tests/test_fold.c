@@ -1,8 +1,8 @@
-/* Every fold keeps the function: the logits of a random model (grouped-query attention, q/k/v
- * biases, a head size that is not hidden/heads) before and after folding one site's scale, each
- * site alone and all together, differ by at most 1e-5 (relative L2) in f32.
+/* Every fold keeps the function: the logits of a random model before and after folding one site's
+ * scale, each site alone and all together, differ by at most 1e-5 (relative L2) in f32.
  *
- *   test_fold MODEL_FOLDER   (made by tool_make_model) */
+ *   test_fold MODEL_FOLDER   (one of every family: tests/golden, and tool_make_model's with
+ *                             grouped-query attention, q/k/v biases, head size not hidden/heads) */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,7 +26,7 @@ static void run(struct stage *stage, float *logits) {
         ids[i] = (int32_t)((i * 7 + 3) % model.shape.vocabulary);
     const int64_t width = model.shape.hidden;
     float *hidden = malloc((size_t)(TOKENS * width) * sizeof *hidden);
-    assert_int_equal(stage_embed(&model, ids, TOKENS, hidden, NULL), STATUS_OK);
+    assert_int_equal(stage_embed(stage, ids, TOKENS, hidden, NULL), STATUS_OK);
     for (int at = 0; at < TOKENS; at += CHUNK)
         stage_forward(stage, hidden + at * width, at, TOKENS - at < CHUNK ? TOKENS - at : CHUNK,
                       NULL, NULL);

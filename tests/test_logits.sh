@@ -27,7 +27,7 @@ compare() {
   python3 "$source/tests/compare_logits.py" --limit "$@"
 }
 
-"$tool" "$model" "$reference/ids.i32" "$folder/default" chunk=96
+"$tool" "$model" "$reference/ids.i32" "$folder/default" chunk=48
 compare "$limit" "$reference" "default=$folder/default"
 
 has() {

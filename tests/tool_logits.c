@@ -80,8 +80,7 @@ static enum status forward(struct stage *stage, const int32_t *ids, int64_t toke
     for (int64_t at = 0; at < tokens; at += stage->chunk_tokens) {
         const int64_t left = tokens - at;
         const int64_t count = left < stage->chunk_tokens ? left : stage->chunk_tokens;
-        const enum status status =
-            stage_embed(stage->model, ids + at, count, hidden + at * width, error);
+        const enum status status = stage_embed(stage, ids + at, count, hidden + at * width, error);
         if (status)
             return status;
         stage_forward(stage, hidden + at * width, at, count, maxima, NULL);

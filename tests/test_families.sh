@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Small random models of every family, quantized: the checkpoint verifies, says what the model's tensors
-# are, with every site equalized and all policies mixed, and is the same for 1, 2 and 4 ranks; a GGUF file
-# gives the datasets of the folder that it was made from.
+# are, with every site equalized and all policies mixed; two of them are the same for 1, 2 and 4 ranks, and a
+# GGUF file gives the datasets of the folder that it was made from.
 #   test_families.sh FPTQ_PIPELINE CHECK_VALUES COMPARE_TOOL SOURCE_FOLDER
 set -euo pipefail
 program=$1 check_values=$2 compare=$3 source=$4
@@ -47,6 +47,7 @@ for name in bloom12 bloom8 llama3 llama_gqa llama_mha mistral qwen2; do
   "$check_values" "$model" "$folder/$name.h5"
   quantize 1 mixed "$model" quantization.v0=4 quantization.v1=8
   "$check_values" "$model" "$folder/mixed.h5"
+  case $name in bloom12 | mistral) ;; *) continue ;; esac
   for ranks in 1 4; do
     quantize "$ranks" "$ranks" "$model" quantization.v0=0.01 quantization.v1=1000
     "$compare" "$folder/$name.h5" "$folder/$ranks.h5"

@@ -3,7 +3,8 @@
 # command, with another number of ranks too, and give the checkpoint of the uninterrupted run.
 #   test_resume.sh FPTQ_PIPELINE COMPARE_TOOL SOURCE_FOLDER FAULTS_LIBRARY [ROUNDS [SEED]]
 # FAULTS_LIBRARY: tests/preload_faults.c, or "none". ROUNDS of the kill matrix: 10.
-# FPTQ_TEST_RESUME_SAMPLES: windows of calibration, the longer the run the more is seen.
+# FPTQ_TEST_RESUME_SAMPLES: windows of calibration, the longer the run the more is seen;
+# FPTQ_TEST_RESUME_MODEL: another model than the demo; FPTQ_TEST_RESUME_ONLY=kills: the matrix alone.
 set -euo pipefail
 program=$(realpath "$1") compare=$(realpath "$2") source=$(realpath "$3") faults=$4
 rounds=${5:-10} seed=${6:-$((($(date +%s%N) / 1000) % 32768))}
@@ -21,12 +22,12 @@ trap finish EXIT
 cd "$folder"
 RANDOM=$seed
 echo "seed $seed"
-samples=${FPTQ_TEST_RESUME_SAMPLES:-200}
+samples=${FPTQ_TEST_RESUME_SAMPLES:-60}
 failed=0 checked=0
 
 cat >config.toml <<TOML
 [model]
-path = "$source/tests/demo/model"
+path = "${FPTQ_TEST_RESUME_MODEL:-$source/tests/demo/model}"
 [calibration]
 data = "random-tokens"
 samples = $samples
@@ -59,9 +60,17 @@ start() {
     shift
     rm -rf pids
     mkdir pids
+    echo "$*" >arguments
     mpirun -n "$ranks" sh rank.sh "$program" "$@" config.toml >log 2>&1 &
     pid=$!
     started=("$pid")
+}
+
+# signal SIGNAL [RANK]: to all ranks, or one.
+signal() {
+    local pids
+    mapfile -t pids < <(if [ -n "${2:-}" ]; then cat "pids/$2"; else cat pids/*; fi)
+    kill "-$1" "${pids[@]}" 2>/dev/null || true
 }
 
 # Wait for the job's end: status.
@@ -93,13 +102,15 @@ await_state() {
 # finish_run WHAT: with any number of ranks; the checkpoint is the reference's, nothing is left.
 finish_run() {
     local ranks=$((RANDOM % 4 + 1))
-    run $ranks
+    choose_shape $ranks
+    run $ranks "${shape[@]}"
     checked=$((checked + 1))
     if [ "$status" != 0 ]; then
         fail "$1: resumed with $ranks ranks: status $status"
     elif ! "$compare" reference.h5 out.h5; then
         fail "$1: the resumed checkpoint differs"
-    elif [ -e out.parts ] || [ -e out.h5.tmp ]; then
+    elif [ -e out.h5.tmp ] || compgen -G "out.parts/*.state*" >/dev/null || compgen -G "out.parts/*.tmp" >/dev/null ||
+        { [ -e out.parts ] && ! grep -q "output.layout=sharded" arguments; }; then
         fail "$1: files are left: $(ls out.parts)"
     fi
     rm -rf out.h5 out.parts out.h5.tmp
@@ -110,8 +121,12 @@ check_final() {
     if [ -e out.h5 ]; then "$compare" reference.h5 out.h5 || fail "$1: a wrong file under the final name"; fi
 }
 
-shape() { # random stages for $1 ranks
-    [ $((RANDOM % 2)) = 0 ] && [ "$1" -gt 1 ] && echo "--set run.stages=$((RANDOM % $1 + 1))" || true
+# shape: random stages for $1 ranks, a random layout: what the result does not depend on.
+shape=()
+choose_shape() {
+    shape=()
+    if [ $((RANDOM % 2)) = 0 ]; then shape+=(--set "run.stages=$((RANDOM % $1 + 1))"); fi
+    if [ $((RANDOM % 4)) = 0 ]; then shape+=(--set output.layout=sharded); fi
 }
 
 # --- the reference, and how long it takes
@@ -127,22 +142,24 @@ tally_none=0 tally_calibrating=0 tally_quantizing=0 tally_complete=0
 for ((round = 1; round <= rounds; round++)); do
     what="round $round:"
     for ((kills = RANDOM % 3 + 1; kills > 0; kills--)); do
-        ranks=$((RANDOM % 4 + 1)) victim=$((RANDOM % ranks)) stages=$(shape $ranks)
+        ranks=$((RANDOM % 4 + 1)) victim=$((RANDOM % ranks))
+        choose_shape $ranks
         if [ "$faults" != none ] && [ $((RANDOM % 2)) = 0 ]; then
             at=$((RANDOM % 3 == 0 ? RANDOM % 300 + 1 : RANDOM % 40 + 1))
             what+=" rank $victim of $ranks at operation $at;"
-            # shellcheck disable=SC2086
-            PRELOAD=$faults FAULT_RANK=$victim FAULT_AT=$at FAULT_KIND=kill run $ranks $stages
+            PRELOAD=$faults FAULT_RANK=$victim FAULT_AT=$at FAULT_KIND=kill run $ranks "${shape[@]}"
         else
             delay=$(((RANDOM * 32768 + RANDOM) % milliseconds))
-            # shellcheck disable=SC2086
-            start $ranks $stages
+            start $ranks "${shape[@]}"
             await_ranks $ranks
             sleep "$((delay / 1000)).$(printf %03d $((delay % 1000)))"
-            if [ $((RANDOM % 3)) = 0 ]; then victims=$(cat pids/*); else victims=$(cat pids/$victim); fi
-            what+=" $(wc -w <<<"$victims") of $ranks after $delay ms;"
-            # shellcheck disable=SC2086
-            kill -9 $victims 2>/dev/null || true
+            if [ $((RANDOM % 3)) = 0 ]; then
+                what+=" all $ranks after $delay ms;"
+                signal KILL
+            else
+                what+=" rank $victim of $ranks after $delay ms;"
+                signal KILL "$victim"
+            fi
             await
         fi
         if [ "$status" = 0 ]; then
@@ -164,23 +181,28 @@ for ((round = 1; round <= rounds; round++)); do
 done
 echo "killed: $tally_none before the first save, $tally_calibrating with ranges saved, $tally_quantizing with finished layers; $tally_complete had ended"
 
+if [ "${FPTQ_TEST_RESUME_ONLY:-}" = kills ]; then
+    echo "$checked resumed runs checked, $failed failed"
+    exit $((failed > 0))
+fi
+
 # --- signals: exit status 75, the state is there
-for signal in USR1 TERM INT; do
+for name in USR1 TERM INT; do
     start 3
     await_ranks 3
     await_state
-    if [ $signal = USR1 ]; then kill -USR1 "$pid"; else kill -$signal $(cat pids/*) 2>/dev/null || true; fi
+    if [ $name = USR1 ]; then kill -USR1 "$pid"; else signal "$name"; fi
     await
     if [ "$status" = 75 ]; then
-        [ "$(grep -c "stopped by SIG$signal.*the same command goes on" log)" = 1 ] || fail "SIG$signal: no message, or more than one"
-        [ -e out.parts/fingerprint.state ] || fail "SIG$signal: no state"
-        echo "SIG$signal: status 75"
-    elif [ "$status" != 0 ] || [ "$signal" = USR1 ]; then
-        fail "SIG$signal: status $status"
+        [ "$(grep -c "stopped by SIG$name.*the same command goes on" log)" = 1 ] || fail "SIG$name: no message, or more than one"
+        [ -e out.parts/fingerprint.state ] || fail "SIG$name: no state"
+        echo "SIG$name: status 75"
+    elif [ "$status" != 0 ] || [ "$name" = USR1 ]; then
+        fail "SIG$name: status $status"
     fi
-    check_final "SIG$signal"
+    check_final "SIG$name"
     rm -f out.h5
-    finish_run "after SIG$signal"
+    finish_run "after SIG$name"
 done
 
 # --- the time limit; another configuration; --restart; a damaged state
@@ -201,7 +223,7 @@ finish_run "after the time limit"
 start 2
 await_ranks 2
 await_state
-kill -9 $(cat pids/*) 2>/dev/null || true
+signal KILL
 await
 for record in out.parts/ranges-*.state; do
     [ -e "$record" ] && printf 'damage' | dd of="$record" bs=1 seek=100 conv=notrunc status=none
@@ -249,10 +271,10 @@ fi
 start 2
 await_ranks 2
 until [ -e out.parts/fingerprint.state ] || ! kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
-kill -STOP $(cat pids/*) 2>/dev/null || true
+signal STOP
 second=0
 timeout 60 mpirun -n 1 "$program" config.toml >second.log 2>&1 || second=$?
-kill -CONT $(cat pids/*) 2>/dev/null || true
+signal CONT
 await
 [ "$status" = 0 ] || fail "beside a second run: status $status"
 { [ "$second" = 1 ] && grep -q "another run is writing" second.log; } || { cp second.log log; fail "a second run: status $second"; }
@@ -262,7 +284,7 @@ start 3 --set run.stages=3 --set run.stall_limit=2
 await_ranks 3
 until [ -e out.parts/fingerprint.state ] || ! kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
 sleep 0.3
-kill -STOP "$(cat pids/1)" 2>/dev/null || true
+signal STOP 1
 begin=$(date +%s)
 await
 seconds=$(($(date +%s) - begin))

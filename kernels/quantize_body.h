@@ -14,7 +14,8 @@ enum {
     UNIT = QUANTIZE_UNIT,
     GROUPS = LANES,
     CHUNK_UNITS = 4,
-    CHUNK = CHUNK_UNITS * UNIT
+    CHUNK = CHUNK_UNITS * UNIT,
+    PREFETCH = 8192, /* bytes */
 };
 
 /* Added to a small number, it leaves the nearest integer (half to even) in the low bits. */
@@ -43,23 +44,36 @@ static inline struct pair load_unit(const void *source, enum number_type type, i
                                 : pair_load_f32(bytes);
 }
 
+/* The second pass reads nothing from memory: what follows is asked for before it. */
+static inline void prefetch_unit(const void *source, enum number_type type, int64_t begin) {
+    const unsigned char *ahead =
+        (const unsigned char *)source + (size_t)begin * number_size(type) + PREFETCH;
+    for (size_t byte = 0; byte < UNIT * number_size(type); byte += 64)
+        __builtin_prefetch(ahead + byte);
+}
+
+enum folds { FOLDS_NONE, FOLDS_ROWS, FOLDS_ROWS_AND_COLUMNS };
+
 /* First pass over one group, columns begin .. begin + count - 1. `type` and `folds` are constants
  * at each call, so that each gets a loop of its own. */
 static inline __attribute__((always_inline)) struct pair
-measure_group(const struct quantize_row *row, enum number_type type, bool folds, int64_t begin,
-              int64_t count, float *folded, lanes *least, lanes *most, struct pair squares) {
+measure_group(const struct quantize_row *row, enum number_type type, enum folds folds,
+              int64_t begin, int64_t count, float *folded, lanes *least, lanes *most,
+              struct pair squares) {
     const lanes factor = lanes_set(row->row_multiplier);
     lanes lo = lanes_set(0), hi = lanes_set(0);
     for (int64_t at = 0; at < count; at += UNIT, folded += UNIT) {
         struct pair w = load_unit(row->data, type, begin + at, count - at);
-        if (folds) {
-            const struct pair multiplier =
-                load_unit(row->column_multiplier, NUMBER_F32, begin + at, count - at);
-            w.even = lanes_multiply(lanes_multiply(w.even, factor), multiplier.even);
-            w.odd = lanes_multiply(lanes_multiply(w.odd, factor), multiplier.odd);
-        } else {
+        prefetch_unit(row->data, type, begin + at);
+        if (folds != FOLDS_NONE) {
             w.even = lanes_multiply(w.even, factor);
             w.odd = lanes_multiply(w.odd, factor);
+        }
+        if (folds == FOLDS_ROWS_AND_COLUMNS) {
+            const struct pair multiplier =
+                load_unit(row->column_multiplier, NUMBER_F32, begin + at, count - at);
+            w.even = lanes_multiply(w.even, multiplier.even);
+            w.odd = lanes_multiply(w.odd, multiplier.odd);
         }
         lanes_store(folded, w.even);
         lanes_store(folded + LANES, w.odd);
@@ -74,8 +88,9 @@ measure_group(const struct quantize_row *row, enum number_type type, bool folds,
 }
 
 static inline __attribute__((always_inline)) struct pair
-measure_groups(const struct quantize_row *row, enum number_type type, bool folds, int64_t begin,
-               int64_t end, int64_t padded, struct extremes *extremes, struct pair squares) {
+measure_groups(const struct quantize_row *row, enum number_type type, enum folds folds,
+               int64_t begin, int64_t end, int64_t padded, struct extremes *extremes,
+               struct pair squares) {
     float *folded = row->folded;
     for (int64_t g = 0; begin < end; g++, begin += row->group_size, folded += padded)
         squares = measure_group(row, type, folds, begin, smaller(end - begin, row->group_size),
@@ -85,10 +100,12 @@ measure_groups(const struct quantize_row *row, enum number_type type, bool folds
 
 static struct pair measure_block(const struct quantize_row *row, int64_t begin, int64_t end,
                                  int64_t padded, struct extremes *extremes, struct pair squares) {
-    const bool folds = row->column_multiplier != NULL;
 #define MEASURE(type)                                                                              \
-    (folds ? measure_groups(row, type, true, begin, end, padded, extremes, squares)                \
-           : measure_groups(row, type, false, begin, end, padded, extremes, squares))
+    (row->column_multiplier ? measure_groups(row, type, FOLDS_ROWS_AND_COLUMNS, begin, end,        \
+                                             padded, extremes, squares)                            \
+     : row->row_multiplier != 1                                                                    \
+         ? measure_groups(row, type, FOLDS_ROWS, begin, end, padded, extremes, squares)            \
+         : measure_groups(row, type, FOLDS_NONE, begin, end, padded, extremes, squares))
     switch (row->type) {
     case NUMBER_BF16:
         return MEASURE(NUMBER_BF16);

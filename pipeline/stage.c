@@ -387,7 +387,11 @@ enum status stage_fold_layer(struct stage *stage, int layer, const struct fold_l
                   fold_column_multiplier(fold, &architecture->linears[i]));
         free(linear->owned);
         linear->owned = folded;
-        linear->weight = (struct matmul_weight){folded, NUMBER_F32, rows, columns, columns};
+        linear->weight = (struct matmul_weight){.data = folded,
+                                                .type = NUMBER_F32,
+                                                .rows = rows,
+                                                .columns = columns,
+                                                .stride = columns};
         if (linear->bias)
             fold_bias(fold, i, rows, linear->bias);
     }

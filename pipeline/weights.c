@@ -78,7 +78,8 @@ enum status weights_load_tensor(const struct model *model, struct team *team,
     const int64_t rows = tensor_rows(tensor), columns = tensor_columns(tensor);
     const enum number_type type = weights_number_type(tensor, precision);
     *owned = NULL;
-    *weight = (struct matmul_weight){tensor->data, type, rows, columns, columns};
+    *weight = (struct matmul_weight){
+        .data = tensor->data, .type = type, .rows = rows, .columns = columns, .stride = columns};
     if (weights_are_mapped(model, tensor) && type == weights_number_type(tensor, PRECISION_F32))
         return STATUS_OK;
     if ((size_t)columns * sizeof(float) > team_scratch_bytes(team))

@@ -110,8 +110,6 @@ static enum status check_section(const char *section, const struct origin *origi
                                  struct error *error) {
     if (section_known(section))
         return STATUS_OK;
-    if (strcmp(section, "evaluation") == 0)
-        return fault(origin, error, "[evaluation] is not available in this version");
     return fault(origin, error, "there is no section [%s]; did you mean [%s]?", section,
                  nearest_section(section));
 }
@@ -232,6 +230,18 @@ static enum status set_file(const struct config_key *key, const char *path, char
     return *field ? STATUS_OK : out_of_memory(error);
 }
 
+static enum status set_input(const struct config_key *key, const char *path, char **field,
+                             const struct origin *origin, struct error *error) {
+    if (path[0] == '\0')
+        return fault(origin, error, "%s.%s is empty", key->section, key->key);
+    if (key->not_available)
+        return fault(origin, error, "%s.%s is not available in this version", key->section,
+                     key->key);
+    free(*field);
+    *field = resolve(path, origin);
+    return *field ? STATUS_OK : out_of_memory(error);
+}
+
 static enum status set_model(const struct config_key *key, const char *path,
                              struct config_model *model, const struct origin *origin,
                              struct error *error) {
@@ -304,6 +314,10 @@ static enum status set_value(struct config *config, const struct config_key *key
     case CONFIG_WORD:
         if (is_string)
             return set_choice(key, value->string, field, origin, error);
+        break;
+    case CONFIG_INPUT:
+        if (is_string)
+            return set_input(key, value->string, field, origin, error);
         break;
     case CONFIG_FILE:
         if (is_string)
@@ -421,27 +435,53 @@ static enum status set_override(struct config *config, const char *override, str
 }
 
 /* What no single key shows. */
-static enum status check_whole(const struct config *config, const char *name, struct error *error) {
+static enum status check_model(const struct config *config, const struct origin *origin,
+                               struct error *error) {
+    if (config->model.path)
+        return STATUS_OK;
+    return fault(origin, error, "the key path of [model] is missing: %s",
+                 find_key("model", "path")->help);
+}
+
+static enum status check_quantization(const struct config *config, const struct origin *origin,
+                                      struct error *error) {
     const struct config_quantization *quantization = &config->quantization;
     const struct config_calibration *calibration = &config->calibration;
-    const struct origin origin = {.name = name};
-    if (!config->model.path)
-        return fault(&origin, error, "the key path of [model] is missing: %s",
-                     find_key("model", "path")->help);
     if (!config->output.checkpoint)
-        return fault(&origin, error, "the key checkpoint of [output] is missing: %s",
+        return fault(origin, error, "the key checkpoint of [output] is missing: %s",
                      find_key("output", "checkpoint")->help);
     if (!calibration->random_tokens && !calibration->data)
-        return fault(&origin, error, "the key data of [calibration] is missing: %s",
+        return fault(origin, error, "the key data of [calibration] is missing: %s",
                      find_key("calibration", "data")->help);
     if (quantization->v0 > quantization->v1)
-        return fault(&origin, error, "quantization.v0 (%g) is above quantization.v1 (%g)",
+        return fault(origin, error, "quantization.v0 (%g) is above quantization.v1 (%g)",
                      (double)quantization->v0, (double)quantization->v1);
     return STATUS_OK;
 }
 
-enum status config_parse(struct config *config, const char *text, size_t length, const char *name,
-                         const char *const *overrides, int override_count, struct error *error) {
+static enum status check_evaluation(const struct config *config, const struct origin *origin,
+                                    struct error *error) {
+    const struct config_evaluation *evaluation = &config->evaluation;
+    bool some = false;
+    for (int set = 0; set < EVALUATION_SET_COUNT; set++)
+        some |= evaluation->sets[set] != NULL;
+    if (!some)
+        return fault(origin, error,
+                     "[evaluation] names no set: give wikitext2 = \"FILE\" or "
+                     "another (--help lists them)");
+    if (evaluation->sequence_length == 1)
+        return fault(origin, error,
+                     "evaluation.sequence_length is 1: a window of one token "
+                     "predicts nothing");
+    return STATUS_OK;
+}
+
+typedef enum status check_config(const struct config *config, const struct origin *origin,
+                                 struct error *error);
+
+static enum status parse(struct config *config, const char *text, size_t length, const char *name,
+                         const char *const *overrides, int override_count, check_config *check,
+                         struct error *error) {
     *config = (struct config){0};
     const char *slash = strrchr(name, '/');
     struct origin origin = {.name = name, .folder_length = slash ? (int)(slash + 1 - name) : 0};
@@ -450,11 +490,25 @@ enum status config_parse(struct config *config, const char *text, size_t length,
         status = set_from_text(config, text, length, &origin, error);
     for (int i = 0; i < override_count && status == STATUS_OK; i++)
         status = set_override(config, overrides[i], error);
+    const struct origin whole = {.name = name};
     if (status == STATUS_OK)
-        status = check_whole(config, name, error);
+        status = check_model(config, &whole, error);
+    if (status == STATUS_OK)
+        status = check(config, &whole, error);
     if (status != STATUS_OK)
         config_free(config);
     return status;
+}
+
+enum status config_parse(struct config *config, const char *text, size_t length, const char *name,
+                         const char *const *overrides, int override_count, struct error *error) {
+    return parse(config, text, length, name, overrides, override_count, check_quantization, error);
+}
+
+enum status config_parse_evaluation(struct config *config, const char *text, size_t length,
+                                    const char *name, const char *const *overrides,
+                                    int override_count, struct error *error) {
+    return parse(config, text, length, name, overrides, override_count, check_evaluation, error);
 }
 
 void config_free(struct config *config) {
@@ -462,6 +516,9 @@ void config_free(struct config *config) {
     free(config->model.written);
     data_free(&config->calibration);
     free(config->output.checkpoint);
+    for (int set = 0; set < EVALUATION_SET_COUNT; set++)
+        free(config->evaluation.sets[set]);
+    free(config->evaluation.checkpoint);
     *config = (struct config){0};
 }
 

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "io/checkpoint.h"
+#include "io/evaluation.h"
 #include "io/status.h"
 #include "kernels/equalize.h"
 #include "kernels/number.h"
@@ -17,6 +18,7 @@
 enum quantization_method { METHOD_FPTQ, METHOD_RTN, METHOD_SMOOTHQUANT, METHOD_GPTQ };
 enum policy_rule { POLICY_BY_RANGE, POLICY_BY_ERROR };
 enum clip_rule { CLIP_NONE, CLIP_MSE };
+enum evaluation_bos { EVALUATION_BOS_AUTO, EVALUATION_BOS_ALWAYS, EVALUATION_BOS_NEVER };
 enum run_precision { PRECISION_AUTO, PRECISION_BF16, PRECISION_F32 };
 
 struct config_model {
@@ -55,6 +57,15 @@ struct config_output {
     enum checkpoint_compression compression;
 };
 
+struct config_evaluation {
+    char *sets[EVALUATION_SET_COUNT]; /* resolved paths; NULL: not evaluated */
+    char *checkpoint;
+    int64_t sequence_length; /* tokens of a window; 0: the model's positions, at most 2048 */
+    int64_t windows, limit;  /* 0: all */
+    int shots;
+    enum evaluation_bos bos;
+};
+
 struct config_run {
     int threads, stages, replicas; /* 0: automatic */
     int64_t memory_limit;          /* bytes for each host; 0: automatic */
@@ -69,6 +80,7 @@ struct config {
     struct config_calibration calibration;
     struct config_quantization quantization;
     struct config_output output;
+    struct config_evaluation evaluation;
     struct config_run run;
 };
 
@@ -82,6 +94,10 @@ struct config {
  * config_free releases the strings. */
 enum status config_parse(struct config *config, const char *text, size_t length, const char *name,
                          const char *const *overrides, int override_count, struct error *error);
+/* The same for evaluation: at least one set is required, calibration data and output are not. */
+enum status config_parse_evaluation(struct config *config, const char *text, size_t length,
+                                    const char *name, const char *const *overrides,
+                                    int override_count, struct error *error);
 void config_free(struct config *config);
 
 /* TOML text of what decides the checkpoint's content (for its dataset /config_toml): model,
@@ -102,6 +118,7 @@ enum config_type {
     CONFIG_BOOLEAN, /* bool */
     CONFIG_CHOICE,  /* an enum: the index in `choices` */
     CONFIG_WORD,    /* char[size]: one of `choices`; "" for the first, "auto" */
+    CONFIG_INPUT,   /* char *, a path to read, resolved; may be missing */
     CONFIG_FILE,    /* char *, a path to write, against the working directory */
     CONFIG_MODEL,   /* struct config_model */
     CONFIG_DATA,    /* struct config_calibration: data, written, data_count, random_tokens */
@@ -113,10 +130,11 @@ struct config_key {
     const char *section, *key;
     enum config_type type;
     size_t offset, size;         /* of the field in struct config */
-    const char *default_text;    /* in TOML; NULL: required */
+    const char *default_text;    /* in TOML; NULL: required (CONFIG_INPUT: none) */
     double minimum, maximum;     /* numbers only, both included */
     const char *const *choices;  /* NULL-ended, in the order of the enum */
-    unsigned long not_available; /* bit i: choices[i] is a valid word, not built yet */
+    unsigned long not_available; /* bit i: choices[i] is a valid word, not built yet; for a path:
+                                    1: none is built */
     bool decides_content;        /* is part of config_canonical_text */
     const char *help;            /* one line */
 };

@@ -12,6 +12,7 @@ static const char *const equalization_words[] = {"log2", "log1p", NULL};
 static const char *const clip_words[] = {"none", "mse", NULL};
 static const char *const layout_words[] = {"single", "sharded", NULL};
 static const char *const compression_words[] = {"none", "zstd", NULL};
+static const char *const bos_words[] = {"auto", "always", "never", NULL};
 static const char *const precision_words[] = {"auto", "bf16", "f32", NULL};
 static const char *const isa_words[] = {"auto",        "portable", "avx2", "avx512",
                                         "avx512-bf16", "amx",      NULL};
@@ -74,6 +75,36 @@ static const struct config_key keys[] = {
      .choices = compression_words,
      .help = "zstd: about 17% smaller, needs the HDF5 filter to read"},
 
+    {"evaluation", "wikitext2", CONFIG_INPUT, FIELD(evaluation.sets[EVALUATION_WIKITEXT2]),
+     .help = "perplexity of wiki.test.raw"},
+    {"evaluation", "ptb", CONFIG_INPUT, FIELD(evaluation.sets[EVALUATION_PTB]),
+     .help = "perplexity of ptb.test.txt"},
+    {"evaluation", "piqa", CONFIG_INPUT, FIELD(evaluation.sets[EVALUATION_PIQA]),
+     .help = "folder with valid.jsonl and valid-labels.lst"},
+    {"evaluation", "hellaswag", CONFIG_INPUT, FIELD(evaluation.sets[EVALUATION_HELLASWAG]),
+     .help = "hellaswag_val.jsonl"},
+    {"evaluation", "arc_easy", CONFIG_INPUT, FIELD(evaluation.sets[EVALUATION_ARC_EASY]),
+     .help = "ARC-Easy-Test.jsonl"},
+    {"evaluation", "mmlu", CONFIG_INPUT, FIELD(evaluation.sets[EVALUATION_MMLU]),
+     .help = "folder with test/SUBJECT_test.csv and dev/SUBJECT_dev.csv"},
+    {"evaluation", "lambada", CONFIG_INPUT, FIELD(evaluation.sets[EVALUATION_LAMBADA]),
+     .help = ".jsonl or .txt file of texts whose last word is asked for"},
+    {"evaluation", "winogrande", CONFIG_INPUT, FIELD(evaluation.sets[EVALUATION_WINOGRANDE]),
+     .help = ".jsonl file, dev.jsonl"},
+    {"evaluation", "sequence_length", CONFIG_INTEGER, FIELD(evaluation.sequence_length), "0", 0,
+     1048576, .help = "tokens in a window of a text; 0: the model's positions, at most 2048"},
+    {"evaluation", "windows", CONFIG_INTEGER, FIELD(evaluation.windows), "0", 0, 1e9,
+     .help = "windows of each text; 0: all"},
+    {"evaluation", "limit", CONFIG_INTEGER, FIELD(evaluation.limit), "0", 0, 1e9,
+     .help = "items of each set; 0: all"},
+    {"evaluation", "shots", CONFIG_INTEGER, FIELD(evaluation.shots), "0", 0, 100,
+     .help = "answered questions before each one of mmlu"},
+    {"evaluation", "bos", CONFIG_CHOICE, FIELD(evaluation.bos), "\"auto\"", .choices = bos_words,
+     .help = "the token that begins a text; auto: as the tokenizer does before a text, none before "
+             "items"},
+    {"evaluation", "checkpoint", CONFIG_INPUT, FIELD(evaluation.checkpoint), .not_available = 1,
+     .help = "a quantized model to compare (not available in this version)"},
+
     {"run", "threads", CONFIG_INTEGER, FIELD(run.threads), "0", 0, 4096,
      .help = "threads of each rank; 0: the cores it is bound to"},
     {"run", "stages", CONFIG_INTEGER, FIELD(run.stages), "0", 0, 65536,
@@ -130,6 +161,7 @@ void config_key_values(const struct config_key *key, char *text, size_t size) {
     case CONFIG_WORD:
         choices_text(key, text, size);
         break;
+    case CONFIG_INPUT:
     case CONFIG_FILE:
     case CONFIG_MODEL:
         snprintf(text, size, "a path in quotes");

@@ -73,6 +73,7 @@ static void write_value(FILE *out, const struct config *config, const struct con
     case CONFIG_WORD:
         write_string(out, *(const char *)field ? field : key->choices[0]);
         break;
+    case CONFIG_INPUT:
     case CONFIG_FILE:
         write_string(out, *(char *const *)field);
         break;
@@ -87,6 +88,12 @@ static void write_value(FILE *out, const struct config *config, const struct con
     }
 }
 
+/* A path that the user did not give. */
+static bool missing(const struct config *config, const struct config_key *key) {
+    return (key->type == CONFIG_INPUT || key->type == CONFIG_FILE) &&
+           !*(char *const *)(const void *)((const char *)config + key->offset);
+}
+
 static enum status make_text(const struct config *config, bool content_only, char **text,
                              struct error *error) {
     *text = NULL;
@@ -98,6 +105,8 @@ static enum status make_text(const struct config *config, bool content_only, cha
     for (int i = 0; i < config_key_count(); i++) {
         const struct config_key *key = config_key_at(i);
         if (content_only && !key->decides_content)
+            continue;
+        if (missing(config, key))
             continue;
         if (strcmp(section, key->section) != 0) {
             fprintf(out, "%s[%s]\n", section[0] ? "\n" : "", key->section);

@@ -10,6 +10,9 @@
 /* Calibrate, quantize, write output.checkpoint. */
 enum status job_quantize(const struct config *config, const struct options *options,
                          struct error *error);
+/* Measure the model on the sets of [evaluation]. */
+enum status job_evaluate(const struct config *config, const struct options *options,
+                         struct error *error);
 /* Print what job_quantize would do with these ranks. */
 enum status job_plan(const struct config *config, const struct options *options,
                      struct error *error);

@@ -59,8 +59,9 @@ static enum status load_config(const struct options *options, int rank, struct c
     enum status status = found.status;
     if (status == STATUS_OK) {
         MPI_Bcast(text, found.length, MPI_BYTE, 0, MPI_COMM_WORLD);
-        status = config_parse(config, text, (size_t)found.length, options->argument,
-                              options->overrides, options->override_count, error);
+        status = (options->verb == VERB_EVAL ? config_parse_evaluation : config_parse)(
+            config, text, (size_t)found.length, options->argument, options->overrides,
+            options->override_count, error);
     } else {
         MPI_Bcast(error, (int)sizeof *error, MPI_BYTE, 0, MPI_COMM_WORLD);
     }
@@ -74,8 +75,9 @@ static enum status run_verb(const struct options *options, int rank, struct erro
     struct config config;
     enum status status = load_config(options, rank, &config, error);
     if (status == STATUS_OK)
-        status = options->verb == VERB_PLAN ? job_plan(&config, options, error)
-                                            : job_quantize(&config, options, error);
+        status = options->verb == VERB_PLAN   ? job_plan(&config, options, error)
+                 : options->verb == VERB_EVAL ? job_evaluate(&config, options, error)
+                                              : job_quantize(&config, options, error);
     config_free(&config);
     return status;
 }

@@ -20,7 +20,8 @@ static const struct verb_rule verbs[VERB_COUNT] = {
                        "calibrate, quantize and write the checkpoint (when no verb is given)"},
     [VERB_PLAN] = {"plan", "CONFIG.toml", true, "sj",
                    "show stages, memory, disk, communication and time; reads headers alone"},
-    [VERB_EVAL] = {"eval", "CONFIG.toml", false, "sj", "evaluate a checkpoint"},
+    [VERB_EVAL] = {"eval", "CONFIG.toml", true, "sj",
+                   "measure the model on the sets of [evaluation]"},
     [VERB_VERIFY] = {"verify", "CHECKPOINT.h5", true, "",
                      "compare every dataset of a checkpoint with its checksum"},
     [VERB_EXPORT] = {"export", "CHECKPOINT.h5", false, "", "write a checkpoint in another format"},
@@ -164,8 +165,9 @@ static void print_keys(void) {
         snprintf(setting, sizeof setting, "%s%s%s", key->key, key->default_text ? " = " : "",
                  key->default_text ? key->default_text : "");
         config_key_values(key, values, sizeof values);
+        const bool required = !key->default_text && key->type != CONFIG_INPUT;
         log_plain("  %-24s %s\n%27s(%s%s)\n", setting, key->help, "", values,
-                  key->default_text ? "" : "; required");
+                  required ? "; required" : "");
     }
     log_plain("Paths of model and data in the file are relative to the file's folder; those given\n"
               "with --set, and the checkpoint, to the working directory.\n");

@@ -2,9 +2,8 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "pipeline/json_file.h"
 #include "pipeline/report.h"
 
 /* JSON has no NaN or infinity. */
@@ -74,37 +73,9 @@ static json_t *whole(const struct report *report) {
         sites(report), "sections", sections(report), "memory", memory(report));
 }
 
-static enum status write_file(const json_t *root, const char *file, struct error *error) {
-    FILE *out = fopen(file, "w");
-    if (!out)
-        return error_set(error, STATUS_FAILED, "%s: %m", file);
-    const int written =
-        json_dumpf(root, out, JSON_SORT_KEYS | JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    const int ended = fputc('\n', out);
-    if (fclose(out) != 0 || written != 0 || ended == EOF)
-        return error_set(error, STATUS_FAILED, "%s: cannot be written: %m", file);
-    return STATUS_OK;
-}
-
-static enum status replace_file(const json_t *root, const char *file, struct error *error) {
-    struct stat found;
-    if (stat(file, &found) == 0 && !S_ISREG(found.st_mode)) /* a terminal, a pipe */
-        return write_file(root, file, error);
-    char *temporary = NULL;
-    if (asprintf(&temporary, "%s.tmp", file) < 0)
-        return error_set(error, STATUS_FAILED, "%s: out of memory", file);
-    enum status status = write_file(root, temporary, error);
-    if (status == STATUS_OK && rename(temporary, file) != 0)
-        status = error_set(error, STATUS_FAILED, "%s: %m", file);
-    if (status != STATUS_OK)
-        unlink(temporary);
-    free(temporary);
-    return status;
-}
-
 enum status report_write_json(const struct report *report, const char *file, struct error *error) {
     json_t *root = whole(report);
-    const enum status status = root ? replace_file(root, file, error)
+    const enum status status = root ? json_file_write(root, file, 9, error)
                                     : error_set(error, STATUS_FAILED, "%s: out of memory", file);
     json_decref(root);
     return status;

@@ -21,21 +21,20 @@ static enum status load_norm(const struct model *model, const struct tensor *wei
     return weights_load_vector(model, bias, &norm->bias, error);
 }
 
-static enum status load_outer_norm(const struct model *model, const char *name,
-                                   struct stage_norm *norm, struct error *error) {
+enum status stage_norm_load(const struct model *model, const char *name, struct stage_norm *norm,
+                            struct error *error) {
     return load_norm(model, model_tensor(model, name, ".weight"),
                      model_tensor(model, name, ".bias"), norm, error);
 }
 
-static void free_norm(struct stage_norm *norm) {
+void stage_norm_free(struct stage_norm *norm) {
     free(norm->weight);
     free(norm->bias);
 }
 
-/* output (T, hidden) of input (T, hidden), which may be output */
-static void apply_norm(const struct model *model, const struct compute *compute,
-                       const struct stage_norm *norm, float *output, const float *input,
-                       int64_t tokens) {
+void stage_norm_apply(const struct model *model, const struct compute *compute,
+                      const struct stage_norm *norm, float *output, const float *input,
+                      int64_t tokens) {
     const struct model_shape *shape = &model->shape;
     if (model->architecture->norm_kind == NORM_RMS)
         norm_rms(compute, output, input, norm->weight, tokens, shape->hidden, shape->norm_epsilon);
@@ -196,7 +195,7 @@ enum status stage_load(const struct model *model, const struct compute *compute,
     for (int layer = layer_begin; !status && layer < layer_end; layer++)
         status = load_layer(stage, layer, precision, error);
     if (!status && layer_begin == 0 && model->architecture->embedding_norm)
-        status = load_outer_norm(model, model->architecture->embedding_norm, &stage->embedding_norm,
+        status = stage_norm_load(model, model->architecture->embedding_norm, &stage->embedding_norm,
                                  error);
     if (!status)
         status = allocate_buffers(stage, error);
@@ -215,13 +214,13 @@ void stage_free(struct stage *stage) {
             free(loaded->linears[i].bias);
         }
         for (int i = 0; i < NORM_COUNT; i++)
-            free_norm(&loaded->norms[i]);
+            stage_norm_free(&loaded->norms[i]);
         for (int site = 0; site < SITE_COUNT; site++)
             free(loaded->divisors[site]);
         free(loaded->cache);
     }
     free(stage->layers);
-    free_norm(&stage->embedding_norm);
+    stage_norm_free(&stage->embedding_norm);
     for (int role = 0; role < ROLE_COUNT; role++)
         free(stage->projected[role]);
     free(stage->normed);
@@ -282,8 +281,8 @@ static void read_site(const struct pass *pass, enum site site, float *x) {
 }
 
 static void normalize(const struct pass *pass, int norm, const float *hidden) {
-    apply_norm(pass->stage->model, pass->stage->compute, &pass->layer->norms[norm],
-               pass->stage->normed, hidden, pass->tokens);
+    stage_norm_apply(pass->stage->model, pass->stage->compute, &pass->layer->norms[norm],
+                     pass->stage->normed, hidden, pass->tokens);
 }
 
 /* Tokens [begin, end) of a fused product (T, heads, 3, head_dim) to queries, keys and values. */
@@ -426,7 +425,7 @@ enum status stage_embed(const struct stage *stage, const int32_t *ids, int64_t t
         tensor_read_f32(embedding, ids[t], ids[t] + 1, hidden + t * model->shape.hidden);
     }
     if (stage->embedding_norm.weight)
-        apply_norm(model, stage->compute, &stage->embedding_norm, hidden, hidden, tokens);
+        stage_norm_apply(model, stage->compute, &stage->embedding_norm, hidden, hidden, tokens);
     return STATUS_OK;
 }
 
@@ -448,16 +447,16 @@ enum status stage_logits(const struct model *model, const struct compute *comput
     const enum matmul_precision product = site_precision(precision, weight.type);
     packed.data = allocate(matmul_packed_bytes(compute->path, product, tokens, shape->hidden));
     float *normed = allocate((size_t)(tokens * shape->hidden) * sizeof(float));
-    status = packed.data && normed ? load_outer_norm(model, architecture->final_norm, &norm, error)
+    status = packed.data && normed ? stage_norm_load(model, architecture->final_norm, &norm, error)
                                    : error_set(error, STATUS_FAILED, "no memory for logits");
     if (!status) {
-        apply_norm(model, compute, &norm, normed, hidden, tokens);
+        stage_norm_apply(model, compute, &norm, normed, hidden, tokens);
         matmul_pack(compute, &packed, normed, tokens, shape->hidden, shape->hidden, product, NULL);
         matmul_run(compute, logits, shape->vocabulary, &packed, &weight);
     }
     free(packed.data);
     free(normed);
-    free_norm(&norm);
+    stage_norm_free(&norm);
     free(owned);
     return status;
 }

@@ -41,6 +41,15 @@ struct stage {
     size_t bytes_weights, bytes_cache, bytes_buffers; /* what was allocated or mapped */
 };
 
+/* A norm outside the layers, by the architecture's name for it. */
+enum status stage_norm_load(const struct model *model, const char *name, struct stage_norm *norm,
+                            struct error *error);
+void stage_norm_free(struct stage_norm *norm);
+/* output (T, hidden) of input (T, hidden), which may be output. */
+void stage_norm_apply(const struct model *model, const struct compute *compute,
+                      const struct stage_norm *norm, float *output, const float *input,
+                      int64_t tokens);
+
 /* Load layers [layer_begin, layer_end) (may be none): 16- and 32-bit tensors are used where they
  * are mapped; block formats and permuted rows are decoded once, in parallel. Block formats become
  * bf16, or f32 with PRECISION_F32. Sequences of up to `context` tokens pass in chunks of up to

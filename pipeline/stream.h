@@ -1,0 +1,51 @@
+/* The stream: sequences of tokens pass through the stages in chunks, so that a stage works on one
+ * chunk while the stage before it works on the next. Calibration and evaluation both are visitors
+ * of it. */
+#ifndef FPTQ_PIPELINE_STREAM_H
+#define FPTQ_PIPELINE_STREAM_H
+
+#include "pipeline/mesh.h"
+#include "pipeline/stage.h"
+#include "pipeline/timing.h"
+
+/* The tokens of `head`, then those of `tail` (which may be none): at least one together. */
+struct stream_sequence {
+    const int32_t *head, *tail;
+    int64_t head_tokens, tail_tokens;
+    int64_t group; /* replica group % replicas works on it */
+    /* The first position whose result is wanted. Tokens before it are left out where the sequence
+     * before it (on its replica) begins with the same ones: their keys and values are there still.
+     */
+    int64_t wanted;
+};
+
+struct stream_chunk {
+    int64_t sequence, position, tokens;
+    bool last; /* of its sequence */
+};
+
+/* Token `position` of a sequence. */
+int32_t stream_token(const struct stream_sequence *sequence, int64_t position);
+
+struct stream_work {
+    const struct stream_sequence *sequences; /* the same on all ranks */
+    int64_t count, chunk_tokens;
+    int64_t width;     /* floats that pass from stage to stage for each token */
+    const char *label; /* for the progress */
+    /* Let a chunk pass through this stage: hidden f32 (tokens of the chunk, width) is changed in
+     * place. ids: the chunk's, on the first stage, where hidden is undefined; else NULL. */
+    enum status (*visit)(void *context, const struct stream_chunk *chunk, const int32_t *ids,
+                         float *hidden, const struct stage_hook *hook, struct error *error);
+    /* After a chunk was passed on, which took `seconds` with all waiting; NULL: nothing to do. */
+    enum status (*passed)(void *context, const struct stream_chunk *chunk, double seconds,
+                          struct error *error);
+    void *context;
+};
+
+/* Collective; ranks left over take part and visit nothing. Sequences of a replica come in the order
+ * of the list, chunks in ascending position. *tokens (may be NULL): how many this rank's replica
+ * computed. */
+enum status stream_run(struct mesh *mesh, const struct stream_work *work, struct timing *timing,
+                       int64_t *tokens, struct error *error);
+
+#endif

@@ -260,7 +260,8 @@ enum status evaluation_read_mmlu(const char *path, int64_t limit, int shots,
     enum status status = STATUS_OK;
     if (count < 0)
         status = error_set(error, STATUS_INPUT, "%s: %s", folder, strerror(errno));
-    char **subjects = calloc((size_t)(count > 0 ? count : 0) + 1, sizeof *subjects);
+    const size_t room = count > 0 ? (size_t)count : 0;
+    char **subjects = calloc(room + 1, sizeof *subjects);
     if (!status && !subjects)
         status = out_of_memory(path, error);
     for (int i = 0; !status && i < count; i++) {

@@ -140,7 +140,9 @@ static void test_refusals(void **state) {
     refused("samples = 3\n", NULL, "dir/run.toml:1: \"samples\" stands before any [section]");
     refused(LEAST "[calibrate]\n", NULL,
             "dir/run.toml:7: there is no section [calibrate]; did you mean [calibration]?");
-    refused(LEAST "[evaluation]\nsets = []\n", NULL, "[evaluation] is not available");
+    refused(LEAST "[evaluation]\ncheckpoint = \"a.h5\"\n", NULL,
+            "dir/run.toml:8: evaluation.checkpoint is not available in this version");
+    refused(LEAST "[evaluation]\npiqa = \"\"\n", NULL, "dir/run.toml:8: evaluation.piqa is empty");
     refused(
         LEAST "[quantization]\ngrup_size = 3", NULL,
         "dir/run.toml:8: [quantization] has no key \"grup_size\"; did you mean \"group_size\"?");
@@ -185,7 +187,8 @@ static void test_refusals(void **state) {
     refused(LEAST, "calibration.samples=1\n[x]", "calibration.samples must be an integer");
     refused(LEAST, "model.path=\"open", "model.path must be a path");
     refused(LEAST, "x.y=1", "there is no section [x]");
-    refused(LEAST, "evaluation.sets=1", "[evaluation] is not available");
+    refused(LEAST, "evaluation.hellaswg=x", "did you mean \"hellaswag\"?");
+    refused(LEAST, "evaluation.mmlu=1", "evaluation.mmlu must be a path");
 }
 
 static void test_texts(void **state) {

@@ -257,13 +257,14 @@ enum status evaluation_read_mmlu(const char *path, int64_t limit, int shots,
         return out_of_memory(path, error);
     struct dirent **entries = NULL;
     const int count = scandir(folder, &entries, is_test_file, by_name);
-    enum status status = STATUS_OK;
-    if (count < 0)
-        status = error_set(error, STATUS_INPUT, "%s: %s", folder, strerror(errno));
-    const size_t room = count > 0 ? (size_t)count : 0;
-    char **subjects = calloc(room + 1, sizeof *subjects);
-    if (!status && !subjects)
-        status = out_of_memory(path, error);
+    if (count < 0) {
+        const enum status status =
+            error_set(error, STATUS_INPUT, "%s: %s", folder, strerror(errno));
+        free(folder);
+        return status;
+    }
+    char **subjects = calloc((size_t)count + 1, sizeof *subjects);
+    enum status status = subjects ? STATUS_OK : out_of_memory(path, error);
     for (int i = 0; !status && i < count; i++) {
         subjects[i] = entries[i]->d_name;
         subjects[i][strlen(subjects[i]) - strlen(TEST_SUFFIX)] = '\0';

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "io/checkpoint_internal.h"
+#include "io/text_buffer.h"
 
 /* HDF5 itself may crash, or not return, on a file whose inner structure is damaged (a flipped bit
  * in the heap of variable-length strings is enough). So a child process reads the file and tells
@@ -260,18 +262,46 @@ static void make_printable(char *text) {
             *text = '?';
 }
 
-static void hear_messages(struct hearing *hearing, FILE *messages, struct error *error) {
-    char *first = NULL, *second = NULL;
-    size_t first_capacity = 0, second_capacity = 0;
-    for (int kind = fgetc(messages); kind != EOF; kind = fgetc(messages))
-        if (getdelim(&first, &first_capacity, '\0', messages) > 0 &&
-            getdelim(&second, &second_capacity, '\0', messages) > 0) {
+/* The bytes of the first message at `bytes`, or 0 where it is not whole yet. */
+static size_t message_length(const char *bytes, size_t length) {
+    const char *first_end = length > 0 ? memchr(bytes + 1, '\0', length - 1) : NULL;
+    if (!first_end)
+        return 0;
+    const size_t used = (size_t)(first_end + 1 - bytes);
+    const char *second_end = memchr(first_end + 1, '\0', length - used);
+    return second_end ? (size_t)(second_end + 1 - bytes) : 0;
+}
+
+/* Until the child closes its end. Not by stdio, which takes a signal for the end. */
+static void hear_messages(struct hearing *hearing, int descriptor, struct error *error) {
+    struct text_buffer heard = {NULL, 0, 0};
+    ssize_t got = 1;
+    while (got != 0 && text_buffer_reserve(&heard, PIPE_BUF)) {
+        got = read(descriptor, heard.data + heard.length, PIPE_BUF);
+        if (got < 0 && errno != EINTR)
+            break;
+        heard.length += got > 0 ? (size_t)got : 0;
+        size_t begin = 0, length;
+        while ((length = message_length(heard.data + begin, heard.length - begin)) > 0) {
+            char *message = heard.data + begin, *first = message + 1;
+            char *second = first + strlen(first) + 1;
             make_printable(first);
             make_printable(second);
-            hear_message(hearing, kind, first, second, error);
+            hear_message(hearing, *message, first, second, error);
+            begin += length;
         }
-    free(first);
-    free(second);
+        heard.length -= begin;
+        memmove(heard.data, heard.data + begin, heard.length);
+    }
+    text_buffer_free(&heard);
+}
+
+static bool wait_for_child(pid_t child, int *child_status) {
+    pid_t ended;
+    do
+        ended = waitpid(child, child_status, 0);
+    while (ended < 0 && errno == EINTR);
+    return ended == child;
 }
 
 /* The child ended before it had said all. */
@@ -313,8 +343,8 @@ enum status checkpoint_verify(const char *path,
         return error_set(error, STATUS_FAILED, "%s: no pipe: %s", path, strerror(errno));
     fflush(NULL); /* or the child would have it to write, too */
     const pid_t child = fork();
-    FILE *messages = fdopen(ends[child == 0 ? 1 : 0], child == 0 ? "w" : "r");
     if (child == 0) {
+        FILE *messages = fdopen(ends[1], "w");
         if (messages)
             verify_in_child(path, messages);
         _exit(0);
@@ -322,11 +352,10 @@ enum status checkpoint_verify(const char *path,
     close(ends[1]);
     struct hearing hearing = {.report = report, .context = context, .checked = checked, .bad = bad};
     int child_status = 0;
-    if (messages && child > 0)
-        hear_messages(&hearing, messages, error);
-    if (messages)
-        fclose(messages);
-    if (child < 0 || !messages || waitpid(child, &child_status, 0) != child)
+    if (child > 0)
+        hear_messages(&hearing, ends[0], error);
+    close(ends[0]);
+    if (child < 0 || !wait_for_child(child, &child_status))
         return error_set(error, STATUS_FAILED, "%s: no child process: %s", path, strerror(errno));
     return hearing.ended ? hearing.refused : child_died(&hearing, path, child_status, error);
 }

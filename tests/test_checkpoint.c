@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -683,6 +684,29 @@ static void test_chunks_of_another_size_are_refused(void **state) {
     checkpoint_close(checkpoint);
 }
 
+static void ignore_signal(int number) {
+    (void)number;
+}
+
+/* Signals that interrupt verify's waiting change nothing. */
+static void test_verify_goes_on_after_signals(void **state) {
+    (void)state;
+    struct error error;
+    const char *output = write_checkpoint("signals.h5", CHECKPOINT_SINGLE, CHECKPOINT_ZSTD);
+    const struct sigaction action = {.sa_handler = ignore_signal};
+    struct sigaction before;
+    struct itimerval each_millisecond = {{0, 1000}, {0, 1000}}, off = {{0, 0}, {0, 0}};
+    sigaction(SIGALRM, &action, &before);
+    setitimer(ITIMER_REAL, &each_millisecond, NULL);
+    for (int i = 0; i < 5; i++) {
+        int64_t checked, bad;
+        assert_int_equal(checkpoint_verify(output, NULL, NULL, &checked, &bad, &error), STATUS_OK);
+        assert_true(checked > 0 && bad == 0);
+    }
+    setitimer(ITIMER_REAL, &off, NULL);
+    sigaction(SIGALRM, &before, NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layouts_and_compressions),
@@ -695,6 +719,7 @@ int main(void) {
         cmocka_unit_test(test_verify_refuses_other_files),
         cmocka_unit_test(test_hollow_sizes_are_refused),
         cmocka_unit_test(test_chunks_of_another_size_are_refused),
+        cmocka_unit_test(test_verify_goes_on_after_signals),
         cmocka_unit_test(test_verify_survives_flipped_bits),
     };
     return cmocka_run_group_tests(tests, make_model, free_model);

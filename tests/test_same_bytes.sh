@@ -70,7 +70,7 @@ same "$best" plain 2 "run.isa=\"$best\"" output.compression=none
 
 # Ranks with unlike processors agree on the path that all have.
 if [ "${#paths[@]}" -gt 2 ]; then
-    mpirun -n 1 -x FPTQ_ISA=avx2 "$program" "${settings[@]}" --set "output.checkpoint=\"$folder/unlike.h5\"" "$config" : \
+    mpirun -n 1 env FPTQ_ISA=avx2 "$program" "${settings[@]}" --set "output.checkpoint=\"$folder/unlike.h5\"" "$config" : \
         -n 2 "$program" "${settings[@]}" --set "output.checkpoint=\"$folder/unlike.h5\"" "$config" >"$folder/unlike.log" 2>&1
     grep -q "2 of 3 ranks could do better than path avx2" "$folder/unlike.log"
     "$compare" "$folder/avx2.h5" "$folder/unlike.h5"

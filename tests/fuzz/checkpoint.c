@@ -105,9 +105,13 @@ static void write_data(struct input *input, hid_t dataset, hid_t type, int rank,
             hsize_t offset[8] = {0};
             const size_t size = take(input) + (size_t)take(input) % 15 * 256;
             const uint32_t mask = take(input);
-            offset[0] = take(input);
+            hsize_t chunk[8] = {1};
+            const hid_t creation = H5Dget_create_plist(dataset);
+            H5Pget_chunk(creation, 8, chunk);
+            H5Pclose(creation);
+            offset[0] = take(input) * chunk[0];
             take_bytes(input, bytes, size);
-            if (size > 0 && rank > 0)
+            if (size > 0 && offset[0] < dimensions[0])
                 H5Dwrite_chunk(dataset, H5P_DEFAULT, mask, offset, size, bytes);
         }
         return;

@@ -122,6 +122,8 @@ static int64_t estimate_checkpoint(const struct model *model, const struct confi
             4.0 * (double)(out * in) +
             groups * (8.0 * (double)number_size(format.scale_type) + (format.symmetric ? 0 : 4)) +
             64.0 * (double)in;
+        if (model_layer_tensor(model, 0, rule->name, ".bias"))
+            bits += 16.0 * (double)out;
     }
     const double outside = (double)(shape->vocabulary * shape->hidden) * (shape->tied_head ? 2 : 4);
     return (int64_t)(bits / 8 * shape->layers + outside);

@@ -31,6 +31,10 @@ def load(path):
     return model.eval(), tokenizer
 
 
+def positions(model):
+    return getattr(model.config, "max_position_embeddings", 2048)
+
+
 def log_probabilities(model, ids):
     with torch.inference_mode():
         logits = model(torch.tensor([ids])).logits[0].double()
@@ -41,7 +45,7 @@ def wikitext2(model, tokenizer, options):
     with open(options.wikitext2, encoding="utf-8", newline="\n") as file:
         lines = [line if line.strip() else "" for line in file]
     ids = tokenizer("\n\n".join(lines))["input_ids"]
-    length = options.sequence_length or min(2048, model.config.max_position_embeddings)
+    length = options.sequence_length or min(2048, positions(model))
     windows = len(ids) // length
     if options.windows:
         windows = min(windows, options.windows)
@@ -66,8 +70,7 @@ def encode_pair(tokenizer, context, continuation):
 
 def log_likelihood(model, tokenizer, context, continuation):
     first, rest = encode_pair(tokenizer, context, continuation)
-    most = model.config.max_position_embeddings
-    ids = (first + rest)[-(most + 1) :][:-1]
+    ids = (first + rest)[-(positions(model) + 1) :][:-1]
     scores = log_probabilities(model, ids)[-len(rest) :]
     return scores.gather(1, torch.tensor(rest)[:, None]).sum().item()
 

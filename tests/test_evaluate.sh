@@ -93,3 +93,15 @@ refused 1 'item 0 has a choice of [0-9]+ tokens, more than the 512 positions' "e
 { printf '{"ctx": "'; printf 'y z %.0s' {1..700}; echo '", "label": 0, "endings": ["x", "y"]}'; } >"$folder/long.jsonl"
 evaluate long 2 "evaluation.hellaswag=$folder/long.jsonl"
 grep -q 'hellaswag: 2 of 2 contexts were longer' "$folder/long.log" || fail "truncation is not reported"
+
+# A trained model on real text, where there is one: transformers' own perplexity of 8 windows.
+model=${FPTQ_TEST_DATA:-}/models/stories260K text=${FPTQ_TEST_DATA:-}/wikitext2/wiki.test.raw
+if [[ -n ${FPTQ_TEST_DATA:-} && -e $model && -e $text ]]; then
+    printf '[model]\npath = "%s"\n[evaluation]\nwikitext2 = "%s"\nwindows = 8\n' "$model" "$text" >"$folder/stories.toml"
+    mpirun -n 2 "$program" eval -q "$folder/stories.toml" >"$folder/log"
+    awk '$1 == "wikitext2" { right = $5 > 130.36 && $5 < 130.373 } END { exit !right }' "$folder/log" || {
+        cat "$folder/log"
+        fail "stories260K: the perplexity is not 130.3665"
+    }
+    echo "ok: stories260K has the recorded perplexity"
+fi

@@ -73,9 +73,10 @@ enum { CHECKPOINT_VERSION = 1, CHECKPOINT_MAX_RANK = 8 };
 struct checkpoint_part;
 struct checkpoint_compressor;
 
-/* Rows in a chunk of a [rows, columns] dataset (columns >= 1): fixed by the shape alone. As many
- * rows as make 1 MiB (HDF5's default chunk cache; a 4-bit integer counts as a byte, as when it is
- * read), even, at least 2, at most all. */
+/* Rows in a chunk of a [rows, columns] dataset (columns >= 1): fixed by the shape alone. At most as
+ * many as make 1 MiB (HDF5's default chunk cache; a 4-bit integer counts as a byte, as when it is
+ * read), all if they fit, else an even number, at least 2, with the rows shared out evenly over the
+ * chunks. */
 int64_t checkpoint_chunk_rows(enum checkpoint_type type, int64_t rows, int64_t columns);
 
 /* A part's functions may be called by one thread at a time in the whole program (HDF5 has a global

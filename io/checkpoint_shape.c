@@ -22,10 +22,14 @@ static size_t type_bytes(enum checkpoint_type type) {
 
 int64_t checkpoint_chunk_rows(enum checkpoint_type type, int64_t rows, int64_t columns) {
     const int64_t row_bytes = columns * (int64_t)type_bytes(type);
-    int64_t chunk_rows = CHUNK_BYTES / row_bytes & ~(int64_t)1;
-    if (chunk_rows < 2)
-        chunk_rows = 2;
-    return chunk_rows < rows ? chunk_rows : rows;
+    int64_t most = CHUNK_BYTES / row_bytes & ~(int64_t)1;
+    if (most < 2)
+        most = 2;
+    if (rows <= most)
+        return rows;
+    /* The last chunk is padded to a whole one: as many chunks as are needed, of as few rows. */
+    const int64_t chunks = (rows + most - 1) / most;
+    return ((rows + chunks - 1) / chunks + 1) & ~(int64_t)1;
 }
 
 size_t checkpoint_shape_element_bytes(const struct checkpoint_shape *shape) {

@@ -19,7 +19,7 @@ struct checkpoint_compressor {
 };
 
 static bool buffer_reserve(struct buffer *buffer, size_t bytes) {
-    if (buffer->capacity >= bytes)
+    if (buffer->data && buffer->capacity >= bytes)
         return true;
     free(buffer->data);
     buffer->data = malloc(bytes);

@@ -187,7 +187,7 @@ static void build_llama(struct builder *b) {
     set(b, "num_hidden_layers", json_integer(size_of(b, "block_count")));
     set(b, "num_attention_heads", json_integer(heads));
     set(b, "num_key_value_heads", json_integer(size_or(b, "attention.head_count_kv", heads)));
-    if (b->status != STATUS_OK)
+    if (b->status != STATUS_OK || heads < 1)
         return;
     if (hidden % heads && !find(b, "attention.key_length"))
         fail(b, "attention.head_count", "does not divide embedding_length");

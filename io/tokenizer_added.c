@@ -7,8 +7,9 @@
 static int32_t add_node(struct added_trie *trie, unsigned char byte) {
     if (trie->node_count == trie->node_capacity) {
         size_t capacity = trie->node_capacity ? trie->node_capacity * 2 : 256;
-        struct added_node *nodes = realloc(trie->nodes, capacity * sizeof *nodes);
-        if (!nodes || capacity > INT32_MAX)
+        struct added_node *nodes =
+            capacity > INT32_MAX ? NULL : realloc(trie->nodes, capacity * sizeof *nodes);
+        if (!nodes)
             return -1;
         trie->nodes = nodes;
         trie->node_capacity = capacity;

@@ -1,5 +1,7 @@
 #include "kernels/quantize.h"
 
+#include <xmmintrin.h>
+
 #include "kernels/quantize_row.h"
 
 static const struct quantize_functions *functions_of(enum kernel_path path) {
@@ -16,10 +18,24 @@ int64_t quantize_group_count(const struct quantize_format *format, int64_t colum
     return (columns + size - 1) / size;
 }
 
-/* Scratch: a block of folded weights, each group padded to whole units. */
+static int64_t whole_units(int64_t columns) {
+    return (columns + QUANTIZE_UNIT - 1) / QUANTIZE_UNIT * QUANTIZE_UNIT;
+}
+
+/* Scratch: the split column multiplier, then a block of folded weights, each group of them padded
+ * to whole units. */
 size_t quantize_scratch_bytes(int64_t columns) {
-    const int64_t padded = (columns + QUANTIZE_UNIT - 1) / QUANTIZE_UNIT * QUANTIZE_UNIT;
-    return (size_t)(padded > QUANTIZE_BLOCK ? padded : QUANTIZE_BLOCK) * sizeof(float);
+    const int64_t padded = whole_units(columns);
+    return (size_t)(padded + (padded > QUANTIZE_BLOCK ? padded : QUANTIZE_BLOCK)) * sizeof(float);
+}
+
+/* Whole units alone: the rest of a row takes the multiplier as it is. */
+static void split_units(float *split, const float *multiplier, int64_t columns) {
+    for (int64_t c = 0; c + QUANTIZE_UNIT <= columns; c += QUANTIZE_UNIT)
+        for (int64_t i = 0; i < QUANTIZE_UNIT / 2; i++) {
+            split[c + i] = multiplier[c + 2 * i];
+            split[c + QUANTIZE_UNIT / 2 + i] = multiplier[c + 2 * i + 1];
+        }
 }
 
 int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *format,
@@ -29,6 +45,12 @@ int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *
     const struct quantize_functions *functions = functions_of(path);
     const int64_t columns = source->columns;
     const int64_t groups = quantize_group_count(format, columns);
+    const int64_t group_size = format->group_size ? format->group_size : columns;
+    float *folded = (float *)scratch + whole_units(columns), *split = NULL;
+    if (source->column_multiplier && group_size % QUANTIZE_UNIT == 0) {
+        split = scratch;
+        split_units(split, source->column_multiplier, columns);
+    }
     bool odd = false; /* with an odd number of columns every other row starts inside a byte */
     for (int64_t r = row_begin; r < row_end; r++) {
         const int64_t at = r - row_begin;
@@ -37,11 +59,12 @@ int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *
                     (size_t)(r * source->stride) * number_size(source->type),
             .type = source->type,
             .columns = columns,
-            .group_size = format->group_size ? format->group_size : columns,
+            .group_size = group_size,
             .column_multiplier = source->column_multiplier,
+            .split_multiplier = split,
             .row_multiplier = source->row_multiplier ? source->row_multiplier[r] : 1.0f,
             .format = format,
-            .folded = scratch,
+            .folded = folded,
             .scales = scales + at * groups,
             .zero_points = zero_points ? zero_points + at * groups : NULL,
             .packed = packed,
@@ -56,6 +79,7 @@ int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *
         if (squared_weight)
             squared_weight[at] = row.sums[1];
     }
+    _mm_sfence(); /* nibbles that went past the caches come before what the caller writes next */
     return -1;
 }
 

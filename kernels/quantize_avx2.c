@@ -144,8 +144,13 @@ static inline void lanes_store_levels(uint8_t packed[64], const lanes levels[8])
         const __m256i bytes = _mm256_permutevar8x32_epi32(
             _mm256_packus_epi16(level_pairs(levels + 4 * i), level_pairs(levels + 4 * i + 2)),
             order);
-        _mm256_storeu_si256((__m256i *)(void *)(packed + 32 * i),
-                            _mm256_xor_si256(bytes, _mm256_set1_epi8((char)0x88)));
+        const __m256i nibbles = _mm256_xor_si256(bytes, _mm256_set1_epi8((char)0x88));
+        __m256i *to = (__m256i *)(void *)(packed + 32 * i);
+        /* Past the caches: nobody reads them soon, and the line need not be read first. */
+        if ((uintptr_t)packed % 64 == 0)
+            _mm256_stream_si256(to, nibbles);
+        else
+            _mm256_storeu_si256(to, nibbles);
     }
 }
 

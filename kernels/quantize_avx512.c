@@ -50,15 +50,15 @@ static inline lanes lanes_round_up_f16(lanes a) {
 /* Transpose and take the least on the way: 16 vectors to 8, 4, 2, 1. */
 #define LANES_REDUCE(a, take)                                                                      \
     lanes t[8], u[4], v[2];                                                                        \
-    for (int i = 0; i < 8; i++)                                                                    \
-        t[i] = take(_mm512_unpacklo_ps((a)[2 * i], (a)[2 * i + 1]),                                \
-                    _mm512_unpackhi_ps((a)[2 * i], (a)[2 * i + 1]));                               \
-    for (int i = 0; i < 4; i++)                                                                    \
-        u[i] = take(_mm512_shuffle_ps(t[2 * i], t[2 * i + 1], 0x44),                               \
-                    _mm512_shuffle_ps(t[2 * i], t[2 * i + 1], 0xee));                              \
-    for (int i = 0; i < 2; i++)                                                                    \
-        v[i] = take(_mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0x88),                            \
-                    _mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0xdd));                           \
+    _Pragma("GCC unroll 8") for (int i = 0; i < 8; i++) t[i] =                                     \
+        take(_mm512_unpacklo_ps((a)[2 * i], (a)[2 * i + 1]),                                       \
+             _mm512_unpackhi_ps((a)[2 * i], (a)[2 * i + 1]));                                      \
+    _Pragma("GCC unroll 8") for (int i = 0; i < 4; i++) u[i] =                                     \
+        take(_mm512_shuffle_ps(t[2 * i], t[2 * i + 1], 0x44),                                      \
+             _mm512_shuffle_ps(t[2 * i], t[2 * i + 1], 0xee));                                     \
+    _Pragma("GCC unroll 8") for (int i = 0; i < 2; i++) v[i] =                                     \
+        take(_mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0x88),                                   \
+             _mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0xdd));                                  \
     return take(_mm512_shuffle_f32x4(v[0], v[1], 0x88), _mm512_shuffle_f32x4(v[0], v[1], 0xdd))
 static inline lanes lanes_least(const lanes a[16]) {
     LANES_REDUCE(a, _mm512_min_ps);
@@ -108,7 +108,12 @@ static inline void lanes_store_levels(uint8_t packed[64], const lanes levels[8])
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const __m512i bytes = _mm512_permutexvar_epi32(
         order, _mm512_packus_epi16(level_pairs(levels), level_pairs(levels + 4)));
-    _mm512_storeu_si512(packed, _mm512_xor_si512(bytes, _mm512_set1_epi8((char)0x88)));
+    /* Past the caches: nobody reads them soon, and the line need not be read first. */
+    const __m512i nibbles = _mm512_xor_si512(bytes, _mm512_set1_epi8((char)0x88));
+    if ((uintptr_t)packed % 64 == 0)
+        _mm512_stream_si512((__m512i *)(void *)packed, nibbles);
+    else
+        _mm512_storeu_si512(packed, nibbles);
 }
 
 #include "kernels/quantize_body.h"

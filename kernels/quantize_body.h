@@ -1,9 +1,9 @@
 /* One row of quantize_row.h, on `lanes`: 16 floats, and the few operations on them that
  * quantize_PATH.c gives before it includes this.
  *
- * A row goes in blocks of up to 16 groups, small enough for the first-level cache: one pass folds,
- * keeps and measures the weights; the grids of all 16 groups are computed at once, a group in each
- * lane; a second pass rounds and packs. A group is cut into units of 32 columns, padded with zeros,
+ * A row goes in blocks of groups, small enough for the first-level cache: one pass folds, keeps and
+ * measures the weights; then the grids are computed, 16 groups at once, one in each lane; a second
+ * pass rounds and packs. A group is cut into units of 32 columns, padded with zeros,
  * which change no extreme and no sum: even columns in one vector, odd ones in another, so that the
  * two nibbles of a byte lie in the same lane. Each number thus has its place in every sum whatever
  * the path, and the bits are the same on all. */
@@ -12,10 +12,10 @@
 enum {
     LANES = 16,
     UNIT = QUANTIZE_UNIT,
-    GROUPS = LANES,
+    GROUPS = 4 * LANES,
     CHUNK_UNITS = 4,
     CHUNK = CHUNK_UNITS * UNIT,
-    PREFETCH = 8192, /* bytes */
+    PREFETCH = 6144, /* bytes */
 };
 
 /* Added to a small number, it leaves the nearest integer (half to even) in the low bits. */
@@ -25,87 +25,113 @@ static inline int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-struct extremes {
-    lanes least[GROUPS], most[GROUPS]; /* of each group, with 0 */
-};
-
-/* 32 numbers from `source`, of which `count` are there. */
-static inline struct pair load_unit(const void *source, enum number_type type, int64_t begin,
-                                    int64_t count) {
+/* 32 numbers from number `begin` of source. */
+static inline struct pair load_whole(const void *source, enum number_type type, int64_t begin) {
     const unsigned char *bytes = (const unsigned char *)source + (size_t)begin * number_size(type);
-    unsigned char padded[UNIT * sizeof(float)];
-    if (count < UNIT) {
-        memset(padded, 0, sizeof padded);
-        memcpy(padded, bytes, (size_t)count * number_size(type));
-        bytes = padded;
-    }
     return type == NUMBER_BF16  ? pair_load_bf16(bytes)
            : type == NUMBER_F16 ? pair_load_f16(bytes)
                                 : pair_load_f32(bytes);
 }
 
+/* `count` < 32 numbers, then zeros. */
+static inline struct pair load_part(const void *source, enum number_type type, int64_t begin,
+                                    int64_t count) {
+    unsigned char padded[UNIT * sizeof(float)] = {0};
+    memcpy(padded, (const unsigned char *)source + (size_t)begin * number_size(type),
+           (size_t)count * number_size(type));
+    return load_whole(padded, type, 0);
+}
+
 /* The second pass reads nothing from memory: what follows is asked for before it. */
 static inline void prefetch_unit(const void *source, enum number_type type, int64_t begin) {
-    const unsigned char *ahead =
-        (const unsigned char *)source + (size_t)begin * number_size(type) + PREFETCH;
+    const uintptr_t ahead = (uintptr_t)source + (uintptr_t)begin * number_size(type) + PREFETCH;
     for (size_t byte = 0; byte < UNIT * number_size(type); byte += 64)
-        __builtin_prefetch(ahead + byte);
+        __builtin_prefetch((const void *)(ahead + byte));
 }
+
+/* Least and greatest so far, with 0, and squares, lane by lane. */
+struct measures {
+    lanes least, most;
+    struct pair squares;
+};
 
 enum folds { FOLDS_NONE, FOLDS_ROWS, FOLDS_ROWS_AND_COLUMNS };
 
-/* First pass over one group, columns begin .. begin + count - 1. `type` and `folds` are constants
- * at each call, so that each gets a loop of its own. */
-static inline __attribute__((always_inline)) struct pair
-measure_group(const struct quantize_row *row, enum number_type type, enum folds folds,
-              int64_t begin, int64_t count, float *folded, lanes *least, lanes *most,
-              struct pair squares) {
-    const lanes factor = lanes_set(row->row_multiplier);
-    lanes lo = lanes_set(0), hi = lanes_set(0);
-    for (int64_t at = 0; at < count; at += UNIT, folded += UNIT) {
-        struct pair w = load_unit(row->data, type, begin + at, count - at);
-        prefetch_unit(row->data, type, begin + at);
-        if (folds != FOLDS_NONE) {
-            w.even = lanes_multiply(w.even, factor);
-            w.odd = lanes_multiply(w.odd, factor);
-        }
-        if (folds == FOLDS_ROWS_AND_COLUMNS) {
-            const struct pair multiplier =
-                load_unit(row->column_multiplier, NUMBER_F32, begin + at, count - at);
-            w.even = lanes_multiply(w.even, multiplier.even);
-            w.odd = lanes_multiply(w.odd, multiplier.odd);
-        }
-        lanes_store(folded, w.even);
-        lanes_store(folded + LANES, w.odd);
-        lo = lanes_min(w.odd, lanes_min(w.even, lo));
-        hi = lanes_max(w.odd, lanes_max(w.even, hi));
-        squares.even = lanes_multiply_add(w.even, w.even, squares.even);
-        squares.odd = lanes_multiply_add(w.odd, w.odd, squares.odd);
+/* One unit of the first pass: fold, keep, measure. */
+static inline __attribute__((always_inline)) void
+measure_unit(struct measures *measures, struct pair w, enum folds folds, lanes row_factor,
+             struct pair column_factors, float *folded) {
+    if (folds != FOLDS_NONE) {
+        w.even = lanes_multiply(w.even, row_factor);
+        w.odd = lanes_multiply(w.odd, row_factor);
     }
-    *least = lo;
-    *most = hi;
-    return squares;
+    if (folds == FOLDS_ROWS_AND_COLUMNS) {
+        w.even = lanes_multiply(w.even, column_factors.even);
+        w.odd = lanes_multiply(w.odd, column_factors.odd);
+    }
+    lanes_store(folded, w.even);
+    lanes_store(folded + LANES, w.odd);
+    measures->least = lanes_min(w.odd, lanes_min(w.even, measures->least));
+    measures->most = lanes_max(w.odd, lanes_max(w.even, measures->most));
+    measures->squares.even = lanes_multiply_add(w.even, w.even, measures->squares.even);
+    measures->squares.odd = lanes_multiply_add(w.odd, w.odd, measures->squares.odd);
 }
 
+/* Least and greatest of each group of a block. */
+struct extremes {
+    lanes least[GROUPS], most[GROUPS];
+};
+
+/* First pass over columns begin .. end - 1, in groups of group_size, each padded to `padded`.
+ * `type` and `folds` are constants at each call, so that each gets a loop of its own. Squares are
+ * added to the row's. */
 static inline __attribute__((always_inline)) struct pair
 measure_groups(const struct quantize_row *row, enum number_type type, enum folds folds,
                int64_t begin, int64_t end, int64_t padded, struct extremes *extremes,
                struct pair squares) {
+    const void *data = row->data;
+    const float *multiplier = row->column_multiplier, *split = row->split_multiplier;
+    const int64_t group_size = row->group_size;
+    const lanes row_factor = lanes_set(row->row_multiplier);
+    struct pair factors = {row_factor, row_factor};
     float *folded = row->folded;
-    for (int64_t g = 0; begin < end; g++, begin += row->group_size, folded += padded)
-        squares = measure_group(row, type, folds, begin, smaller(end - begin, row->group_size),
-                                folded, &extremes->least[g], &extremes->most[g], squares);
+    for (int64_t g = 0; begin < end; g++, begin += group_size, folded += padded) {
+        const int64_t count = smaller(end - begin, group_size);
+        struct measures measures = {lanes_set(0), lanes_set(0), squares};
+        int64_t at = 0;
+        for (; at + UNIT <= count; at += UNIT) {
+            const struct pair w = load_whole(data, type, begin + at);
+            prefetch_unit(data, type, begin + at);
+            if (folds == FOLDS_ROWS_AND_COLUMNS)
+                factors = split ? (struct pair){lanes_load(split + begin + at),
+                                                lanes_load(split + begin + at + LANES)}
+                                : load_whole(multiplier, NUMBER_F32, begin + at);
+            measure_unit(&measures, w, folds, row_factor, factors, folded + at);
+        }
+        if (at < count) {
+            const struct pair w = load_part(data, type, begin + at, count - at);
+            if (folds == FOLDS_ROWS_AND_COLUMNS)
+                factors = load_part(multiplier, NUMBER_F32, begin + at, count - at);
+            measure_unit(&measures, w, folds, row_factor, factors, folded + at);
+        }
+        extremes->least[g] = measures.least;
+        extremes->most[g] = measures.most;
+        squares = measures.squares;
+    }
     return squares;
 }
 
 static struct pair measure_block(const struct quantize_row *row, int64_t begin, int64_t end,
                                  int64_t padded, struct extremes *extremes, struct pair squares) {
+    const enum folds folds = row->column_multiplier     ? FOLDS_ROWS_AND_COLUMNS
+                             : row->row_multiplier != 1 ? FOLDS_ROWS
+                                                        : FOLDS_NONE;
+#define MEASURE_FOLDS(type, folds)                                                                 \
+    measure_groups(row, type, folds, begin, end, padded, extremes, squares)
 #define MEASURE(type)                                                                              \
-    (row->column_multiplier ? measure_groups(row, type, FOLDS_ROWS_AND_COLUMNS, begin, end,        \
-                                             padded, extremes, squares)                            \
-     : row->row_multiplier != 1                                                                    \
-         ? measure_groups(row, type, FOLDS_ROWS, begin, end, padded, extremes, squares)            \
-         : measure_groups(row, type, FOLDS_NONE, begin, end, padded, extremes, squares))
+    (folds == FOLDS_ROWS_AND_COLUMNS ? MEASURE_FOLDS(type, FOLDS_ROWS_AND_COLUMNS)                 \
+     : folds == FOLDS_ROWS           ? MEASURE_FOLDS(type, FOLDS_ROWS)                             \
+                                     : MEASURE_FOLDS(type, FOLDS_NONE))
     switch (row->type) {
     case NUMBER_BF16:
         return MEASURE(NUMBER_BF16);
@@ -115,18 +141,21 @@ static struct pair measure_block(const struct quantize_row *row, int64_t begin, 
         return MEASURE(NUMBER_F32);
     }
 #undef MEASURE
+#undef MEASURE_FOLDS
 }
 
-/* The grids of 16 groups. offset: rounder + 8 + zero point, so that w / scale + offset has the
+/* The grids of a block. offset: rounder + 8 + zero point, so that w / scale + offset has the
  * level + 8 in its low bits. */
 struct grids {
     float scale[GROUPS], inverse[GROUPS], offset[GROUPS];
 };
 
-/* Returns the scales. */
+/* The grids of groups first .. first + 15; returns their scales. */
 static inline lanes make_grids(struct grids *grids, const struct quantize_format *format,
-                               const struct extremes *extremes, int8_t zero_points[GROUPS]) {
-    const lanes lo = lanes_least(extremes->least), hi = lanes_most(extremes->most);
+                               const struct extremes *extremes, int64_t first,
+                               int8_t zero_points[GROUPS]) {
+    const lanes lo = lanes_least(extremes->least + first);
+    const lanes hi = lanes_most(extremes->most + first);
     const bool half = format->scale_type == NUMBER_F16;
     const lanes least_scale = lanes_set(half ? 0x1p-24f : 0x1p-126f);
     const bool seven = format->range == QUANTIZE_AMAX_7;
@@ -143,10 +172,10 @@ static inline lanes make_grids(struct grids *grids, const struct quantize_format
     if (!format->symmetric)
         zero_point = lanes_where_zero(
             range, zero_point, lanes_subtract(lanes_set(rounder - 8), lanes_divide(lo, scale)));
-    lanes_store(grids->scale, scale);
-    lanes_store(grids->inverse, lanes_divide(lanes_set(1), scale));
-    lanes_store(grids->offset, lanes_add(zero_point, lanes_set(8)));
-    lanes_store_low_bytes(zero_points, zero_point);
+    lanes_store(grids->scale + first, scale);
+    lanes_store(grids->inverse + first, lanes_divide(lanes_set(1), scale));
+    lanes_store(grids->offset + first, lanes_add(zero_point, lanes_set(8)));
+    lanes_store_low_bytes(zero_points + first, zero_point);
     return scale;
 }
 
@@ -163,28 +192,37 @@ static inline lanes round_lanes(lanes w, lanes scale, lanes inverse, lanes offse
     return level;
 }
 
-/* Levels and errors of `units` <= 4 units, to packed (64 bytes). */
-static inline __attribute__((always_inline)) struct pair round_chunk(struct position *at,
-                                                                     const struct grids *grids,
-                                                                     int64_t units, uint8_t *packed,
-                                                                     struct pair errors) {
+/* Levels and errors of `units` <= 4 units, to packed (64 bytes). alike: of one group. */
+static inline __attribute__((always_inline)) struct pair
+round_chunk(struct position *at, const struct grids *grids, int64_t units, bool alike,
+            uint8_t *packed, struct pair errors) {
     lanes levels[2 * CHUNK_UNITS];
+    const float *folded = at->folded;
+    int64_t group = at->group, unit = at->unit;
+    lanes scale = lanes_set(grids->scale[group]);
+    lanes inverse = lanes_set(grids->inverse[group]);
+    lanes offset = lanes_set(grids->offset[group]);
 #pragma GCC unroll 4
-    for (int i = 0; i < CHUNK_UNITS; i++) {
+    for (int i = 0; i < CHUNK_UNITS; i++, folded += UNIT) {
         levels[2 * i] = levels[2 * i + 1] = lanes_set(rounder);
         if (i >= units)
             continue;
-        const lanes scale = lanes_set(grids->scale[at->group]);
-        const lanes inverse = lanes_set(grids->inverse[at->group]);
-        const lanes offset = lanes_set(grids->offset[at->group]);
-        levels[2 * i] = round_lanes(lanes_load(at->folded), scale, inverse, offset, &errors.even);
+        if (i > 0 && !alike) {
+            const bool group_ends = ++unit == at->group_units;
+            group += group_ends;
+            unit = group_ends ? 0 : unit;
+            scale = lanes_set(grids->scale[group]);
+            inverse = lanes_set(grids->inverse[group]);
+            offset = lanes_set(grids->offset[group]);
+        }
+        levels[2 * i] = round_lanes(lanes_load(folded), scale, inverse, offset, &errors.even);
         levels[2 * i + 1] =
-            round_lanes(lanes_load(at->folded + LANES), scale, inverse, offset, &errors.odd);
-        const bool group_ends = ++at->unit == at->group_units;
-        at->folded += UNIT;
-        at->group += group_ends;
-        at->unit = group_ends ? 0 : at->unit;
+            round_lanes(lanes_load(folded + LANES), scale, inverse, offset, &errors.odd);
     }
+    unit += alike ? units : 1;
+    at->group = group + (unit == at->group_units);
+    at->unit = unit == at->group_units ? 0 : unit;
+    at->folded += units * UNIT;
     lanes_store_levels(packed, levels);
     return errors;
 }
@@ -210,12 +248,15 @@ static struct pair round_columns(const struct quantize_row *row, int64_t begin, 
     uint8_t *packed = row->packed + (begin + row->odd) / 2;
     uint8_t aside[CHUNK / 2];
     for (; end - begin >= CHUNK; begin += CHUNK, packed += CHUNK / 2) {
-        errors = round_chunk(at, grids, CHUNK_UNITS, odd ? aside : packed, errors);
+        uint8_t *to = odd ? aside : packed;
+        errors = at->group_units % CHUNK_UNITS == 0
+                     ? round_chunk(at, grids, CHUNK_UNITS, true, to, errors)
+                     : round_chunk(at, grids, CHUNK_UNITS, false, to, errors);
         if (odd)
             append_nibbles(packed, odd, aside, CHUNK);
     }
     if (begin < end) {
-        errors = round_chunk(at, grids, (end - begin + UNIT - 1) / UNIT, aside, errors);
+        errors = round_chunk(at, grids, (end - begin + UNIT - 1) / UNIT, false, aside, errors);
         append_nibbles(packed, odd, aside, end - begin);
     }
     return errors;
@@ -233,12 +274,13 @@ static struct pair round_block(const struct quantize_row *row, int64_t begin, in
 
 static double sum_of_pair(struct pair pair) {
     float values[2 * LANES];
-    double sum = 0;
+    double sums[4] = {0};
     lanes_store(values, pair.even);
     lanes_store(values + LANES, pair.odd);
-    for (int i = 0; i < 2 * LANES; i++)
-        sum += (double)values[i];
-    return sum;
+    for (int i = 0; i < 2 * LANES; i += 4)
+        for (int j = 0; j < 4; j++)
+            sums[j] += (double)values[i + j];
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 static bool quantize_row(struct quantize_row *row) {
@@ -248,8 +290,6 @@ static bool quantize_row(struct quantize_row *row) {
     const lanes zeros = lanes_set(0);
     struct pair errors = {zeros, zeros}, squares = {zeros, zeros};
     struct extremes extremes;
-    for (int g = 0; g < GROUPS; g++)
-        extremes.least[g] = extremes.most[g] = zeros;
     lanes largest = zeros;
     for (int64_t begin = 0, group = 0; begin < row->columns; begin += block, group += groups) {
         const int64_t end = smaller(begin + block, row->columns);
@@ -257,7 +297,11 @@ static bool quantize_row(struct quantize_row *row) {
         struct grids grids;
         int8_t zero_points[GROUPS];
         squares = measure_block(row, begin, end, padded, &extremes, squares);
-        largest = lanes_max(largest, make_grids(&grids, row->format, &extremes, zero_points));
+        for (int64_t g = here; g % LANES != 0; g++)
+            extremes.least[g] = extremes.most[g] = zeros;
+        for (int64_t g = 0; g < here; g += LANES)
+            largest =
+                lanes_max(largest, make_grids(&grids, row->format, &extremes, g, zero_points));
         errors = round_block(row, begin, end, padded, &grids, errors);
         memcpy(row->scales + group, grids.scale, (size_t)here * sizeof *row->scales);
         if (row->zero_points)
@@ -269,7 +313,7 @@ static bool quantize_row(struct quantize_row *row) {
     float scales[LANES];
     lanes_store(scales, largest);
     bool fits = isfinite(row->sums[1]);
-    for (int g = 0; g < GROUPS; g++)
+    for (int g = 0; g < LANES; g++)
         fits &= isfinite(scales[g]) != 0;
     return fits;
 }

@@ -12,6 +12,8 @@ struct quantize_row {
     enum number_type type;
     int64_t columns, group_size;
     const float *column_multiplier; /* (columns), or NULL */
+    const float *split_multiplier;  /* the same, a unit's even columns before its odd ones; NULL
+                                       where groups are no whole units */
     float row_multiplier;           /* 1 where there is none */
     const struct quantize_format *format;
     float *folded;       /* scratch: a block of groups, each padded to whole units */

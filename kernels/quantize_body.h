@@ -15,7 +15,7 @@ enum {
     GROUPS = 4 * LANES,
     CHUNK_UNITS = 4,
     CHUNK = CHUNK_UNITS * UNIT,
-    PREFETCH = 6144, /* bytes */
+    PREFETCH = 3072, /* columns */
 };
 
 /* Added to a small number, it leaves the nearest integer (half to even) in the low bits. */
@@ -44,7 +44,7 @@ static inline struct pair load_part(const void *source, enum number_type type, i
 
 /* The second pass reads nothing from memory: what follows is asked for before it. */
 static inline void prefetch_unit(const void *source, enum number_type type, int64_t begin) {
-    const uintptr_t ahead = (uintptr_t)source + (uintptr_t)begin * number_size(type) + PREFETCH;
+    const uintptr_t ahead = (uintptr_t)source + (size_t)(begin + PREFETCH) * number_size(type);
     for (size_t byte = 0; byte < UNIT * number_size(type); byte += 64)
         __builtin_prefetch((const void *)(ahead + byte));
 }

@@ -108,6 +108,8 @@ static struct result quantize(const struct trial *trial, enum kernel_path path) 
                                         result.errors, result.squares, scratch),
                      -1);
     free(scratch);
+    if (count % 2)
+        assert_int_equal(result.packed[count / 2] & 0x0f, 0);
     quantize_unpack_nibbles(result.levels, result.packed, (int64_t)count);
     return result;
 }

@@ -57,6 +57,8 @@ enum status mesh_arrange(struct mesh *mesh, const struct plan *plan, struct erro
     return STATUS_OK;
 }
 
+enum { NO_RANK = -1 };
+
 void mesh_enter(struct mesh *mesh, const char *phase) {
     mesh->phase = phase;
 }
@@ -85,13 +87,14 @@ struct mesh_awaited mesh_rank_layers(const struct mesh *mesh, int rank) {
     return awaited;
 }
 
-/* Wait for a message of each rank, so that the one that does not come can be named. */
-static void await_ranks(const struct mesh *mesh) {
+/* Wait for a message of each rank, so that the one that does not come can be named. The message
+ * says whether the rank has a fault; returns the first that has, or `first`. */
+static int await_ranks(const struct mesh *mesh, int first) {
     const double since = MPI_Wtime();
     for (int rank = 1; rank < mesh->size; rank++) {
-        int arrived = 0, unused;
+        int arrived = 0, fault = 0;
         MPI_Request request;
-        MPI_Irecv(&unused, 0, MPI_INT, rank, TAG_ARRIVED, MPI_COMM_WORLD, &request);
+        MPI_Irecv(&fault, 1, MPI_INT, rank, TAG_ARRIVED, MPI_COMM_WORLD, &request);
         for (;;) {
             MPI_Test(&request, &arrived, MPI_STATUS_IGNORE);
             if (arrived)
@@ -102,21 +105,25 @@ static void await_ranks(const struct mesh *mesh) {
             }
             sched_yield();
         }
+        if (fault && first == NO_RANK)
+            first = rank;
     }
+    return first;
 }
 
 enum status mesh_agree(const struct mesh *mesh, enum status status, struct error *error) {
+    const int fault = status != STATUS_OK && error->message[0];
+    int first = NO_RANK;
     if (mesh->rank == 0)
-        await_ranks(mesh);
+        first = await_ranks(mesh, fault ? 0 : NO_RANK);
     else
-        MPI_Send(NULL, 0, MPI_INT, 0, TAG_ARRIVED, MPI_COMM_WORLD);
-    struct {
-        int none, rank;
-    } mine = {status == STATUS_OK || !error->message[0], mesh->rank}, first;
-    MPI_Allreduce(&mine, &first, 1, MPI_2INT, MPI_MINLOC, MPI_COMM_WORLD);
-    if (first.none)
+        MPI_Send(&fault, 1, MPI_INT, 0, TAG_ARRIVED, MPI_COMM_WORLD);
+    /* From here on only rank 0 sends: one that stops now holds up no more than the next agreement.
+     */
+    MPI_Bcast(&first, 1, MPI_INT, 0, MPI_COMM_WORLD);
+    if (first == NO_RANK)
         return STATUS_OK;
-    MPI_Bcast(error, (int)sizeof *error, MPI_BYTE, first.rank, MPI_COMM_WORLD);
+    MPI_Bcast(error, (int)sizeof *error, MPI_BYTE, first, MPI_COMM_WORLD);
     return error->status;
 }
 

@@ -53,7 +53,8 @@ static enum status visit(void *context, const struct stream_chunk *chunk, const 
         if (status)
             return status;
     }
-    stage_forward(stage, hidden, chunk->position, chunk->tokens, pass->maxima, hook);
+    const struct stage_observer observer = {.maxima = pass->maxima};
+    stage_forward(stage, hidden, chunk->position, chunk->tokens, &observer, hook);
     /* Before it is passed on: a fault is named by the rank where it began. */
     return check_finite(pass, error);
 }

@@ -235,6 +235,8 @@ void stage_free(struct stage *stage) {
 struct pass {
     struct stage *stage;
     const struct stage_layer *layer;
+    int layer_index; /* in the model */
+    const struct stage_observer *observer;
     float *maxima; /* (model_layer_channels), or NULL */
     const struct stage_hook *hook;
     int64_t position, tokens;
@@ -257,6 +259,9 @@ static void read_site(const struct pass *pass, enum site site, float *x) {
     bool packed = false;
     if (pass->layer->divisors[site])
         divide_columns(x, pass->layer->divisors[site], pass->tokens, channels);
+    if (pass->observer && pass->observer->site)
+        pass->observer->site(pass->observer->context, pass->layer_index, site, x, pass->position,
+                             pass->tokens);
     for (int i = 0; i < model->architecture->linear_count; i++) {
         const struct linear_rule *rule = &model->architecture->linears[i];
         const struct stage_linear *linear = &pass->layer->linears[i];
@@ -339,13 +344,16 @@ static float *activate(const struct pass *pass) {
 }
 
 void stage_forward(struct stage *stage, float *hidden, int64_t position, int64_t tokens,
-                   float *maxima, const struct stage_hook *hook) {
+                   const struct stage_observer *observer, const struct stage_hook *hook) {
     const struct model *model = stage->model;
+    float *maxima = observer ? observer->maxima : NULL;
     const int64_t count = tokens * model->shape.hidden;
     for (int layer = 0; layer < stage->layer_end - stage->layer_begin; layer++) {
         const struct pass pass = {
             .stage = stage,
             .layer = &stage->layers[layer],
+            .layer_index = stage->layer_begin + layer,
+            .observer = observer,
             .maxima = maxima ? maxima + layer * model_layer_channels(model) : NULL,
             .hook = hook,
             .position = position,

@@ -68,12 +68,22 @@ struct stage_hook {
     void *context;
 };
 
+/* What is seen of a site's activations as they pass. */
+struct stage_observer {
+    /* (layers of the stage, model_layer_channels): the per-channel absolute maxima of every site
+     * are raised to what the chunk has; NULL: not wanted. */
+    float *maxima;
+    /* x f32 (T, channels of the site): what its linears read. NULL: not wanted. */
+    void (*site)(void *context, int layer, enum site site, const float *x, int64_t position,
+                 int64_t tokens);
+    void *context;
+};
+
 /* Pass a chunk through the stage's layers: hidden f32 (T, hidden) is changed in place; its tokens
  * stand at positions position .. position + T - 1 of the sequence whose earlier chunks passed
- * before. maxima: (layers of the stage, model_layer_channels): the per-channel absolute maxima of
- * every site are raised to what this chunk has; NULL: not wanted. */
+ * before. observer, hook: may be NULL. */
 void stage_forward(struct stage *stage, float *hidden, int64_t position, int64_t tokens,
-                   float *maxima, const struct stage_hook *hook);
+                   const struct stage_observer *observer, const struct stage_hook *hook);
 
 /* Replace a loaded layer's weights by folded f32 copies, its biases and norms by folded ones; what
  * cannot be folded is divided at run time: the model's function stays (pipeline/fold.h). */

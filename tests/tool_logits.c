@@ -83,7 +83,8 @@ static enum status forward(struct stage *stage, const int32_t *ids, int64_t toke
         const enum status status = stage_embed(stage, ids + at, count, hidden + at * width, error);
         if (status)
             return status;
-        stage_forward(stage, hidden + at * width, at, count, maxima, NULL);
+        const struct stage_observer observer = {.maxima = maxima};
+        stage_forward(stage, hidden + at * width, at, count, &observer, NULL);
     }
     return STATUS_OK;
 }

@@ -18,5 +18,7 @@ enum status job_plan(const struct config *config, const struct options *options,
                      struct error *error);
 /* Check the checkpoint options->argument against its manifest; STATUS_INPUT when it has faults. */
 enum status job_verify(const struct options *options, struct error *error);
+/* Print the results in the JSON files options->arguments side by side, as Markdown. */
+enum status job_report(const struct options *options, struct error *error);
 
 #endif

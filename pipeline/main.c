@@ -72,6 +72,8 @@ static enum status load_config(const struct options *options, int rank, struct c
 static enum status run_verb(const struct options *options, int rank, struct error *error) {
     if (options->verb == VERB_VERIFY)
         return job_verify(options, error);
+    if (options->verb == VERB_REPORT)
+        return job_report(options, error);
     struct config config;
     enum status status = load_config(options, rank, &config, error);
     if (status == STATUS_OK)

@@ -10,22 +10,24 @@
 struct verb_rule {
     const char *name;
     const char *argument; /* what it works on */
-    bool available;
-    const char *options; /* letters of verb-dependent options it takes */
+    bool available, many; /* many: one argument or more */
+    const char *options;  /* letters of verb-dependent options it takes */
     const char *summary;
 };
 
 static const struct verb_rule verbs[VERB_COUNT] = {
-    [VERB_QUANTIZE] = {"quantize", "CONFIG.toml", true, "sjr",
+    [VERB_QUANTIZE] = {"quantize", "CONFIG.toml", true, false, "sjr",
                        "calibrate, quantize and write the checkpoint (when no verb is given)"},
-    [VERB_PLAN] = {"plan", "CONFIG.toml", true, "sj",
+    [VERB_PLAN] = {"plan", "CONFIG.toml", true, false, "sj",
                    "show stages, memory, disk, communication and time; reads headers alone"},
-    [VERB_EVAL] = {"eval", "CONFIG.toml", true, "sj",
+    [VERB_EVAL] = {"eval", "CONFIG.toml", true, false, "sj",
                    "measure the model on the sets of [evaluation]"},
-    [VERB_VERIFY] = {"verify", "CHECKPOINT.h5", true, "",
+    [VERB_VERIFY] = {"verify", "CHECKPOINT.h5", true, false, "",
                      "compare every dataset of a checkpoint with its checksum"},
-    [VERB_EXPORT] = {"export", "CHECKPOINT.h5", false, "", "write a checkpoint in another format"},
-    [VERB_REPORT] = {"report", "CHECKPOINT.h5", false, "j", "print a checkpoint's report again"},
+    [VERB_EXPORT] = {"export", "CHECKPOINT.h5", false, false, "",
+                     "write a checkpoint in another format"},
+    [VERB_REPORT] = {"report", "RESULTS.json", true, true, "",
+                     "set files of eval --json side by side, as Markdown tables"},
 };
 
 /* Options without a short form are this much above their letter. */
@@ -103,7 +105,7 @@ static enum status check_verb(const struct options *options, int left, const cha
             return error_set(error, STATUS_USAGE, "%s takes no --%s", rule->name, long_name(*seen));
     if (left == 0)
         return error_set(error, STATUS_USAGE, "%s needs a %s", rule->name, rule->argument);
-    if (left > 1)
+    if (left > 1 && !rule->many)
         return error_set(error, STATUS_USAGE, "%s takes one %s, but %d arguments are given",
                          rule->name, rule->argument, left);
     return STATUS_OK;
@@ -125,6 +127,8 @@ enum status options_parse(struct options *options, int argc, char **argv, struct
         const int first = optind + options->verb_given;
         if (first < argc)
             options->argument = argv[first];
+        options->arguments = argv + first;
+        options->argument_count = argc - first;
         if (!options->help && !options->version)
             status = check_verb(options, argc - first, seen, error);
     }
@@ -176,8 +180,8 @@ static void print_keys(void) {
 static void print_usage(const struct options *options) {
     if (options->verb_given) {
         const struct verb_rule *rule = &verbs[options->verb];
-        log_plain("Usage: fptq-pipeline %s [OPTION...] %s\n%s: %s%s\n", rule->name, rule->argument,
-                  rule->name, rule->summary,
+        log_plain("Usage: fptq-pipeline %s [OPTION...] %s%s\n%s: %s%s\n", rule->name,
+                  rule->argument, rule->many ? "..." : "", rule->name, rule->summary,
                   rule->available ? "" : " (not available in this version)");
         return;
     }

@@ -22,6 +22,8 @@ struct options {
     bool verb_given;
     bool help, version;     /* nothing else matters then */
     const char *argument;   /* the configuration file, or the checkpoint for verify */
+    char **arguments;       /* (argument_count) the first is `argument`; report takes several */
+    int argument_count;
     const char **overrides; /* (override_count) the texts of --set, in order */
     int override_count;
     enum log_level level;

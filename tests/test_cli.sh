@@ -54,6 +54,27 @@ printf '[model]\npath = "a\033[31mb"\n' >run.toml
 "$program" run.toml >out 2>err && fail "an escape sequence is taken"
 grep -q $'\033' err && fail "an escape sequence reaches the terminal"
 
+# Results of eval side by side.
+result() {
+  echo "{\"set\": \"$1\", \"method\": \"$2\", \"shots\": 5, \"metrics\": {\"$3\": {\"value\": $4, \"standard_error\": $5}}}"
+}
+echo "{\"results\": [$(result wikitext2 "full precision" perplexity 17.5 0.25), $(result wikitext2 w perplexity 18.25 null)]}" >a.texts.json
+echo "{\"results\": [$(result mmlu "full precision" acc 0.5 0.0125), $(result mmlu w acc 0.25 0.01)]}" >a.questions.json
+"$program" report a.texts.json a.questions.json >out || fail "report exits with $?"
+[[ $(<out) == "| method | mmlu 5-shot, acc |
+|---|---:|
+| full precision | 50.00 ± 1.25 |
+| a | 25.00 ± 1.00 |
+
+| method | wikitext2, perplexity |
+|---|---:|
+| full precision | 17.5000 |
+| a | 18.2500 |" ]] || fail "report prints: $(<out)"
+echo '{"results": [{"set": 3}]}' >b.json
+expect 1 "$(error "b.json: these are no results of fptq-pipeline eval")" report a.texts.json b.json
+echo '{"results": ' >b.json
+expect 1 "$(error "b.json: line 2: unexpected token near end of file")" report b.json
+
 # Help and version, without and with mpirun; the help has every key and every available verb.
 "$program" --help >out.help
 for word in samples group_size memory_limit checkpoint plan verify "Exit status"; do

@@ -80,6 +80,14 @@ static void test_verbs(void **state) {
         options_free(&options);
     }
     {
+        ACCEPTED("report a.json -q b.json");
+        assert_int_equal(options.verb, VERB_REPORT);
+        assert_int_equal(options.argument_count, 2);
+        assert_string_equal(options.arguments[0], "a.json");
+        assert_string_equal(options.arguments[1], "b.json");
+        options_free(&options);
+    }
+    {
         ACCEPTED("quantize plan"); /* a file of a verb's name */
         assert_int_equal(options.verb, VERB_QUANTIZE);
         assert_string_equal(options.argument, "plan");
@@ -117,7 +125,8 @@ static void test_refusals(void **state) {
     refused("verify --set a.b=1 x.h5", "verify takes no --set");
     refused("eval --restart a.toml", "eval takes no --restart");
     refused("export x.h5", "the verb export is not available in this version");
-    refused("report x.h5", "the verb report is not available in this version");
+    refused("report", "report needs a RESULTS.json");
+    refused("report a.json --json b.json", "report takes no --json");
 }
 
 int main(void) {

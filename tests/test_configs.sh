@@ -9,16 +9,19 @@ trap 'rm -rf "$folder"' EXIT
 source "$source/jobs/setup"
 setup_mpi
 
-# plan NAME RANKS LAYERS HIDDEN INTERMEDIATE HEADS KV_HEADS: its memory must fit the job script's.
+# plan NAME RANKS KEY=VALUE...: the model's shapes for tool_make_model. The plan's memory must fit the
+# job script's.
 plan() {
     local name=$1 ranks=$2
-    "$make_model" "$folder/$name" sparse=1 type=f16 head_dim=128 vocabulary=32000 positions=2048 \
-        "layers=$3" "hidden=$4" "intermediate=$5" "heads=$6" "kv_heads=$7"
+    shift 2
+    "$make_model" "$folder/$name" sparse=1 positions=2048 "$@"
     "$program" plan --set "model.path=\"$folder/$name\"" --set "run.stages=$ranks" --set run.replicas=1 \
         --set run.threads=8 --set run.memory_limit=64TiB "$source/configs/$name.toml" >"$folder/plan"
-    local memory tasks
+    local memory tasks nodes
     memory=$(sed -n 's/^#SBATCH --mem=\([0-9]*\)G$/\1/p' "$source/jobs/$name.sbatch")
     tasks=$(sed -n 's/^#SBATCH --ntasks-per-node=//p' "$source/jobs/$name.sbatch")
+    nodes=$(sed -n 's/^#SBATCH --nodes=//p' "$source/jobs/$name.sbatch")
+    [ "$((nodes * tasks))" = "$ranks" ]
     awk -v name="$name" -v memory="$memory" -v tasks="$tasks" '$1 == "memory" {
         need = $2 * tasks * ($3 == "MiB" ? 1 / 1024 : 1)
         print name ": " $2 " " $3 " in a rank, " need " of " memory " GiB in a node"
@@ -27,10 +30,17 @@ plan() {
     grep -q "^mesh  *$ranks stage(s)" "$folder/plan"
     rm -r "${folder:?}/$name"
 }
-plan llama-7b 8 32 4096 11008 32 32
-plan llama-13b 8 40 5120 13824 40 40
-plan llama-30b 16 60 6656 17920 52 52
-plan llama-65b 32 80 8192 22016 64 64
-plan llama-2-7b 8 32 4096 11008 32 32
-plan llama-2-13b 8 40 5120 13824 40 40
-plan llama-2-70b 32 80 8192 28672 64 8
+# llama NAME RANKS LAYERS HIDDEN INTERMEDIATE HEADS KV_HEADS
+llama() {
+    plan "$1" "$2" type=f16 vocabulary=32000 head_dim=128 "layers=$3" "hidden=$4" "intermediate=$5" "heads=$6" \
+        "kv_heads=$7"
+}
+llama llama-7b 8 32 4096 11008 32 32
+llama llama-13b 8 40 5120 13824 40 40
+llama llama-30b 16 60 6656 17920 52 52
+llama llama-65b 32 80 8192 22016 64 64
+llama llama-2-7b 8 32 4096 11008 32 32
+llama llama-2-13b 8 40 5120 13824 40 40
+llama llama-2-70b 32 80 8192 28672 64 8
+plan bloom-7b1 10 model_type=bloom type=f16 layers=30 hidden=4096 heads=32 vocabulary=250880
+plan bloom-176b 35 model_type=bloom type=bf16 layers=70 hidden=14336 heads=112 vocabulary=250880

@@ -63,6 +63,7 @@ int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *
             .column_multiplier = source->column_multiplier,
             .split_multiplier = split,
             .row_multiplier = source->row_multiplier ? source->row_multiplier[r] : 1.0f,
+            .shrink = source->shrink ? source->shrink + r * groups : NULL,
             .format = format,
             .folded = folded,
             .scales = scales + at * groups,

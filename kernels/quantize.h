@@ -6,15 +6,16 @@
  *   symmetric, amax/7.5: s = max|w| / 7.5
  *   symmetric, amax/7:   s = max|w| / 7
  *   zero points: lo = min(0, min w), hi = max(0, max w), s = (hi - lo) / 15, z = rint(-8 - lo / s)
- *   q = clamp(rint(w * (1 / s) + z), -8, 7)
+ *   q = clamp(rint(w * (1 / s) + z), -8, 7); amax/7: -7, 7
  * All in f32, every operation rounded once; the reciprocal is taken once a group, and each rint
  * rounds the exact sum in its brackets (the product with 1 / s included), half to even.
  *
  * s is rounded to its stored type before any integer is computed, and upwards: a scale rounded down
  * would leave the extreme weights too far beyond the last level. So every weight lies within half a
  * step s (and a few units in the last place of f32) of (q - z) s; what the clamp cuts off does so
- * too. s is at least the smallest f16, 2^-24, or in f32 2^-126, so that 1 / s is finite. A group of
- * zeros has s = 1, z = 0, q = 0. The same bits on every path. */
+ * too, unless a range is shrunk on purpose (clipping). s is at least the smallest f16, 2^-24, or in
+ * f32 2^-126, so that 1 / s is finite. A group of zeros has s = 1, z = 0, q = 0. The same bits on
+ * every path. */
 #ifndef FPTQ_KERNELS_QUANTIZE_H
 #define FPTQ_KERNELS_QUANTIZE_H
 
@@ -41,6 +42,9 @@ struct quantize_source {
     int64_t columns, stride;
     const float *column_multiplier; /* (columns), or NULL */
     const float *row_multiplier;    /* (rows), or NULL */
+    /* (rows, groups): what each group's range (max|w|, or lo and hi) is multiplied by before its
+     * scale is made, in 0.01 .. 1; weights beyond it take the last level. NULL: 1. */
+    const float *shrink;
 };
 
 /* Groups in a row of `columns` weights. */
@@ -54,8 +58,8 @@ int64_t quantize_group_count(const struct quantize_format *format, int64_t colum
  * scales: f32 (rows here, groups), already rounded to scale_type.
  * zero_points: int8 (rows here, groups); NULL when symmetric.
  * squared_error, squared_weight: doubles (rows here): sums over the row of (w - (q - z) s)^2 and of
- *     w^2, folded w, in f32 in a fixed order; NULL: not wanted. (Errors are taken before the clamp:
- *     where it acts the error is half a step on either side.)
+ *     w^2, folded w, in f32 in a fixed order; NULL: not wanted. (Without `shrink` errors are taken
+ *     before the clamp: where it acts the error is half a step on either side.)
  * scratch: quantize_scratch_bytes(columns), 64-byte aligned.
  *
  * Returns -1, or the first row that cannot be quantized: where a folded weight is not finite, or is

@@ -150,12 +150,17 @@ struct grids {
     float scale[GROUPS], inverse[GROUPS], offset[GROUPS];
 };
 
-/* The grids of groups first .. first + 15; returns their scales. */
+/* The grids of groups first .. first + 15, whose ranges are multiplied by shrink (16), or NULL;
+ * returns their scales. */
 static inline lanes make_grids(struct grids *grids, const struct quantize_format *format,
-                               const struct extremes *extremes, int64_t first,
+                               const struct extremes *extremes, int64_t first, const float *shrink,
                                int8_t zero_points[GROUPS]) {
-    const lanes lo = lanes_least(extremes->least + first);
-    const lanes hi = lanes_most(extremes->most + first);
+    lanes lo = lanes_least(extremes->least + first);
+    lanes hi = lanes_most(extremes->most + first);
+    if (shrink) {
+        lo = lanes_multiply(lo, lanes_load(shrink));
+        hi = lanes_multiply(hi, lanes_load(shrink));
+    }
     const bool half = format->scale_type == NUMBER_F16;
     const lanes least_scale = lanes_set(half ? 0x1p-24f : 0x1p-126f);
     const bool seven = format->range == QUANTIZE_AMAX_7;
@@ -183,21 +188,28 @@ static inline lanes make_grids(struct grids *grids, const struct quantize_format
 struct position {
     const float *folded;
     int64_t group, unit, group_units;
+    bool clips; /* ranges are shrunk: levels are clamped before errors are taken */
+    lanes least_level;
 };
 
-static inline lanes round_lanes(lanes w, lanes scale, lanes inverse, lanes offset, lanes *errors) {
-    const lanes level = lanes_multiply_add(w, inverse, offset);
+static inline lanes round_lanes(lanes w, lanes scale, lanes inverse, lanes offset,
+                                const lanes *least_level, lanes *errors) {
+    lanes level = lanes_multiply_add(w, inverse, offset);
+    if (least_level)
+        level = lanes_min(lanes_max(level, *least_level), lanes_set(rounder + 15));
     const lanes error = lanes_subtract_product(w, lanes_subtract(level, offset), scale);
     *errors = lanes_multiply_add(error, error, *errors);
     return level;
 }
 
-/* Levels and errors of `units` <= 4 units, to packed (64 bytes). alike: of one group. */
+/* Levels and errors of `units` <= 4 units, to packed (64 bytes). alike: of one group. clips: at's.
+ */
 static inline __attribute__((always_inline)) struct pair
-round_chunk(struct position *at, const struct grids *grids, int64_t units, bool alike,
+round_chunk(struct position *at, const struct grids *grids, int64_t units, bool alike, bool clips,
             uint8_t *packed, struct pair errors) {
     lanes levels[2 * CHUNK_UNITS];
     const float *folded = at->folded;
+    const lanes *least = clips ? &at->least_level : NULL;
     int64_t group = at->group, unit = at->unit;
     lanes scale = lanes_set(grids->scale[group]);
     lanes inverse = lanes_set(grids->inverse[group]);
@@ -215,9 +227,10 @@ round_chunk(struct position *at, const struct grids *grids, int64_t units, bool 
             inverse = lanes_set(grids->inverse[group]);
             offset = lanes_set(grids->offset[group]);
         }
-        levels[2 * i] = round_lanes(lanes_load(folded), scale, inverse, offset, &errors.even);
+        levels[2 * i] =
+            round_lanes(lanes_load(folded), scale, inverse, offset, least, &errors.even);
         levels[2 * i + 1] =
-            round_lanes(lanes_load(folded + LANES), scale, inverse, offset, &errors.odd);
+            round_lanes(lanes_load(folded + LANES), scale, inverse, offset, least, &errors.odd);
     }
     unit += alike ? units : 1;
     at->group = group + (unit == at->group_units);
@@ -249,14 +262,18 @@ static struct pair round_columns(const struct quantize_row *row, int64_t begin, 
     uint8_t aside[CHUNK / 2];
     for (; end - begin >= CHUNK; begin += CHUNK, packed += CHUNK / 2) {
         uint8_t *to = odd ? aside : packed;
-        errors = at->group_units % CHUNK_UNITS == 0
-                     ? round_chunk(at, grids, CHUNK_UNITS, true, to, errors)
-                     : round_chunk(at, grids, CHUNK_UNITS, false, to, errors);
+        if (at->clips)
+            errors = round_chunk(at, grids, CHUNK_UNITS, false, true, to, errors);
+        else
+            errors = at->group_units % CHUNK_UNITS == 0
+                         ? round_chunk(at, grids, CHUNK_UNITS, true, false, to, errors)
+                         : round_chunk(at, grids, CHUNK_UNITS, false, false, to, errors);
         if (odd)
             append_nibbles(packed, odd, aside, CHUNK);
     }
     if (begin < end) {
-        errors = round_chunk(at, grids, (end - begin + UNIT - 1) / UNIT, false, aside, errors);
+        errors = round_chunk(at, grids, (end - begin + UNIT - 1) / UNIT, false, at->clips, aside,
+                             errors);
         append_nibbles(packed, odd, aside, end - begin);
     }
     return errors;
@@ -264,7 +281,13 @@ static struct pair round_columns(const struct quantize_row *row, int64_t begin, 
 
 static struct pair round_block(const struct quantize_row *row, int64_t begin, int64_t end,
                                int64_t padded, const struct grids *grids, struct pair errors) {
-    struct position at = {.folded = row->folded, .group_units = padded / UNIT};
+    struct position at = {
+        .folded = row->folded,
+        .group_units = padded / UNIT,
+        .clips = row->shrink != NULL,
+        .least_level =
+            lanes_set(row->format->symmetric && row->format->range == QUANTIZE_AMAX_7 ? rounder + 1
+                                                                                      : rounder)};
     /* Where groups are whole units, the block has no gaps. */
     const int64_t step = padded == row->group_size ? end - begin : row->group_size;
     for (; begin < end; begin += step)
@@ -296,12 +319,15 @@ static bool quantize_row(struct quantize_row *row) {
         const int64_t here = (end - begin + row->group_size - 1) / row->group_size;
         struct grids grids;
         int8_t zero_points[GROUPS];
+        float shrink[GROUPS] = {0};
+        if (row->shrink)
+            memcpy(shrink, row->shrink + group, (size_t)here * sizeof *shrink);
         squares = measure_block(row, begin, end, padded, &extremes, squares);
         for (int64_t g = here; g % LANES != 0; g++)
             extremes.least[g] = extremes.most[g] = zeros;
         for (int64_t g = 0; g < here; g += LANES)
-            largest =
-                lanes_max(largest, make_grids(&grids, row->format, &extremes, g, zero_points));
+            largest = lanes_max(largest, make_grids(&grids, row->format, &extremes, g,
+                                                    row->shrink ? shrink + g : NULL, zero_points));
         errors = round_block(row, begin, end, padded, &grids, errors);
         memcpy(row->scales + group, grids.scale, (size_t)here * sizeof *row->scales);
         if (row->zero_points)

@@ -15,6 +15,7 @@ struct quantize_row {
     const float *split_multiplier;  /* the same, a unit's even columns before its odd ones; NULL
                                        where groups are no whole units */
     float row_multiplier;           /* 1 where there is none */
+    const float *shrink;            /* (groups), or NULL */
     const struct quantize_format *format;
     float *folded;       /* scratch: a block of groups, each padded to whole units */
     float *scales;       /* out (groups) */

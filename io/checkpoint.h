@@ -10,15 +10,17 @@
  *
  * Tree. Paths are the Hugging Face tensor names with '/' for '.':
  *   /model/layers/0/self_attn/q_proj          group of a linear; attributes:
- *       input_policy (text: "static", "equalized", "dynamic"), input_range (float), weight_bits,
- *       group_size, symmetric, folded (integers; 0 and 1 for no and yes)
+ *       input_policy (text: "static", "equalized", "dynamic", "equalized-dynamic", "none"),
+ *       input_range (float), weight_bits, group_size, symmetric, folded (integers; 0 and 1 for no
+ *       and yes)
  *   .../weight              int4 [out, in]
  *   .../weight_scale        f16 or f32 [out, groups]
  *   .../weight_zero_point   int4 [out, groups]; absent if symmetric. w = (q - z) * scale
  *   .../input_absmax        f32 [in]: max |x| of each input channel before equalization
  *   .../input_scale         f32 scalar: static and equalized policies
- *   .../equalization        f32 [in]: equalized policy; multiplied into the weights. folded = 1:
- *                           what makes x divides by it already; 0: x is to be divided by it
+ *   .../equalization        f32 [in]: where channels have a scale, with any policy (with the
+ *                           equalized ones always); multiplied into the weights. folded = 1: what
+ *                           makes x divides by it already; 0: x is to be divided by it
  *   norms, embeddings, lm_head, biases: f16, bf16 or f32 as the model has them, after folding
  *   /config_json, /tokenizer_json, /config_toml: texts
  *   /manifest: lines, see below

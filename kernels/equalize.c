@@ -5,8 +5,17 @@
 static const float DEAD_CHANNEL = 1e-5f;
 
 const char *input_policy_name(enum input_policy policy) {
-    static const char *const names[] = {"static", "equalized", "dynamic"};
+    static const char *const names[POLICY_COUNT] = {"static", "equalized", "dynamic",
+                                                    "equalized-dynamic", "none"};
     return names[policy];
+}
+
+bool input_policy_is_static(enum input_policy policy) {
+    return policy == POLICY_STATIC || policy == POLICY_EQUALIZED;
+}
+
+bool input_policy_equalizes(enum input_policy policy) {
+    return policy == POLICY_EQUALIZED || policy == POLICY_EQUALIZED_DYNAMIC;
 }
 
 enum input_policy equalize_choose_policy(float v, float v0, float v1) {

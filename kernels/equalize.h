@@ -1,13 +1,30 @@
-/* FPTQ's three-way choice and its equalization scale (arXiv 2308.15987, equation 5 and section 3.3). */
+/* How the input of linears is quantized; FPTQ's three-way choice and its equalization scale (arXiv
+ * 2308.15987, equation 5 and section 3.3). */
 #ifndef FPTQ_KERNELS_EQUALIZE_H
 #define FPTQ_KERNELS_EQUALIZE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
-enum input_policy { POLICY_STATIC, POLICY_EQUALIZED, POLICY_DYNAMIC };
+/* static: one scale for all tokens; dynamic: one for each token. Equalized: channels are divided by
+ * an equalization scale first. none: activations stay in floating point. (Weights may have taken a
+ * scale in with `none` too: whether there is one is told by the scale itself.) */
+enum input_policy {
+    POLICY_STATIC,
+    POLICY_EQUALIZED,
+    POLICY_DYNAMIC,
+    POLICY_EQUALIZED_DYNAMIC,
+    POLICY_NONE,
+    POLICY_COUNT
+};
 enum equalization { EQUALIZE_LOG2, EQUALIZE_LOG1P };
 
-const char *input_policy_name(enum input_policy policy); /* "static", "equalized", "dynamic" */
+/* "static", "equalized", "dynamic", "equalized-dynamic", "none" */
+const char *input_policy_name(enum input_policy policy);
+/* Whether one scale serves all tokens: static and equalized. */
+bool input_policy_is_static(enum input_policy policy);
+/* Whether the policy asks for an equalization scale: equalized and equalized-dynamic. */
+bool input_policy_equalizes(enum input_policy policy);
 
 /* v <= v0: static; v0 < v < v1: equalized; v >= v1: dynamic. */
 enum input_policy equalize_choose_policy(float v, float v0, float v1);
@@ -17,8 +34,9 @@ void equalize_scale(float *scale, const float *maxima, int64_t channels,
                     enum equalization equalization, float c);
 /* max_j m_j / scale_j (scale NULL: of m_j): the range after equalization. */
 float equalize_range(const float *maxima, const float *scale, int64_t channels);
-/* Grouped-query attention: query heads that share a KV head share a scale. maxima (heads * head_dim) ->
- * shared (same shape): the maximum over the heads of each KV head's group. shared may be maxima. */
+/* Grouped-query attention: query heads that share a KV head share a scale. maxima (heads *
+ * head_dim) -> shared (same shape): the maximum over the heads of each KV head's group. shared may
+ * be maxima. */
 void equalize_share_maxima(float *shared, const float *maxima, int heads, int kv_heads,
                            int head_dim);
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/method.h"
 #include "pipeline/toml_reader.h"
 
 #define RANDOM_TOKENS "random-tokens"
@@ -443,6 +444,25 @@ static enum status check_model(const struct config *config, const struct origin 
                  find_key("model", "path")->help);
 }
 
+static enum status check_method(const struct config_quantization *quantization,
+                                const struct origin *origin, struct error *error) {
+    const struct method *method = method_of(quantization);
+    const struct config_key *policy = find_key("quantization", "policy");
+    const int weight_bits = method_weight_bits(quantization);
+    const int activation_bits = method_activation_bits(quantization);
+    if (weight_bits != 4)
+        return fault(origin, error, "quantization.weight_bits is %d, but must be 4, or 0",
+                     weight_bits);
+    if (activation_bits != 8 && activation_bits != 16)
+        return fault(origin, error, "quantization.activation_bits is %d, but must be 8, 16 or 0",
+                     activation_bits);
+    if (method->policies >> quantization->policy & 1u)
+        return STATUS_OK;
+    return fault(origin, error, "quantization.policy = \"%s\" is not for method = \"%s\"",
+                 policy->choices[quantization->policy],
+                 find_key("quantization", "method")->choices[quantization->method]);
+}
+
 static enum status check_quantization(const struct config *config, const struct origin *origin,
                                       struct error *error) {
     const struct config_quantization *quantization = &config->quantization;
@@ -456,7 +476,7 @@ static enum status check_quantization(const struct config *config, const struct 
     if (quantization->v0 > quantization->v1)
         return fault(origin, error, "quantization.v0 (%g) is above quantization.v1 (%g)",
                      (double)quantization->v0, (double)quantization->v1);
-    return STATUS_OK;
+    return check_method(quantization, origin, error);
 }
 
 static enum status check_evaluation(const struct config *config, const struct origin *origin,

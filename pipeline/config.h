@@ -16,7 +16,13 @@
 #include "kernels/quantize.h"
 
 enum quantization_method { METHOD_FPTQ, METHOD_RTN, METHOD_SMOOTHQUANT, METHOD_GPTQ };
-enum policy_rule { POLICY_BY_RANGE, POLICY_BY_ERROR };
+enum policy_rule {
+    POLICY_BY_RANGE, /* the method's own choice */
+    POLICY_BY_ERROR,
+    POLICY_ALL_STATIC, /* every site alike */
+    POLICY_ALL_EQUALIZED,
+    POLICY_ALL_DYNAMIC
+};
 enum clip_rule { CLIP_NONE, CLIP_MSE };
 enum evaluation_bos { EVALUATION_BOS_AUTO, EVALUATION_BOS_ALWAYS, EVALUATION_BOS_NEVER };
 enum run_precision { PRECISION_AUTO, PRECISION_BF16, PRECISION_F32 };
@@ -39,7 +45,8 @@ struct config_calibration {
 
 struct config_quantization {
     enum quantization_method method;
-    int64_t group_size; /* 0: the whole row */
+    int weight_bits, activation_bits; /* 0: the method's own, see pipeline/method.h */
+    int64_t group_size;               /* 0: the whole row */
     bool symmetric;
     enum quantize_range range;   /* symmetric only */
     enum number_type scale_type; /* NUMBER_F16 or NUMBER_F32 */
@@ -47,7 +54,8 @@ struct config_quantization {
     enum policy_rule policy;
     float tolerance; /* POLICY_BY_ERROR only */
     enum equalization equalization;
-    float c; /* EQUALIZE_LOG1P only */
+    float c;     /* EQUALIZE_LOG1P only */
+    float alpha; /* METHOD_SMOOTHQUANT only */
     enum clip_rule clip;
 };
 

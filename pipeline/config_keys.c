@@ -7,7 +7,8 @@
 static const char *const method_words[] = {"fptq", "rtn", "smoothquant", "gptq", NULL};
 static const char *const range_words[] = {"amax/7.5", "amax/7", NULL};
 static const char *const scale_type_words[] = {"f32", "f16", NULL}; /* enum number_type */
-static const char *const policy_words[] = {"range", "error", NULL};
+static const char *const policy_words[] = {"range",     "error",   "static",
+                                           "equalized", "dynamic", NULL};
 static const char *const equalization_words[] = {"log2", "log1p", NULL};
 static const char *const clip_words[] = {"none", "mse", NULL};
 static const char *const layout_words[] = {"single", "sharded", NULL};
@@ -38,6 +39,10 @@ static const struct config_key keys[] = {
     {"quantization", "method", CONFIG_CHOICE, FIELD(quantization.method), "\"fptq\"",
      .choices = method_words, .not_available = 1u << METHOD_SMOOTHQUANT | 1u << METHOD_GPTQ,
      .decides_content = true, .help = "rtn: no equalization, every activation scaled per token"},
+    {"quantization", "weight_bits", CONFIG_INTEGER, FIELD(quantization.weight_bits), "0", 0, 16,
+     .decides_content = true, .help = "4; 0: the method's own, 4"},
+    {"quantization", "activation_bits", CONFIG_INTEGER, FIELD(quantization.activation_bits), "0", 0,
+     16, .decides_content = true, .help = "8, or 16: not quantized; 0: the method's own, 8"},
     {"quantization", "group_size", CONFIG_INTEGER, FIELD(quantization.group_size), "128", 0, 65536,
      .decides_content = true, .help = "weights that share a scale; 0: the whole row"},
     {"quantization", "symmetric", CONFIG_BOOLEAN, FIELD(quantization.symmetric), "false",
@@ -55,7 +60,7 @@ static const struct config_key keys[] = {
      .help = "between v0 and v1: equalized; from v1 on: dynamic, one scale per token"},
     {"quantization", "policy", CONFIG_CHOICE, FIELD(quantization.policy), "\"range\"",
      .choices = policy_words, .not_available = 1u << POLICY_BY_ERROR, .decides_content = true,
-     .help = "what chooses between static, equalized and dynamic"},
+     .help = "range: by v0 and v1 (rtn: dynamic); or one treatment for all activations"},
     {"quantization", "tolerance", CONFIG_FLOAT, FIELD(quantization.tolerance), "0.1", 0, 1,
      .decides_content = true, .help = "for policy = \"error\": accepted excess of the error"},
     {"quantization", "equalization", CONFIG_CHOICE, FIELD(quantization.equalization), "\"log2\"",
@@ -63,6 +68,9 @@ static const struct config_key keys[] = {
      .help = "log2: m / log2(2 + m), as published; log1p: m / log(1 + c m)"},
     {"quantization", "c", CONFIG_FLOAT, FIELD(quantization.c), "1.0", 1e-6, 1e6,
      .decides_content = true, .help = "for equalization = \"log1p\""},
+    {"quantization", "alpha", CONFIG_FLOAT, FIELD(quantization.alpha), "0.5", 0, 1,
+     .decides_content = true,
+     .help = "for method = \"smoothquant\": how much of the range goes into the weights"},
     {"quantization", "clip", CONFIG_CHOICE, FIELD(quantization.clip), "\"none\"",
      .choices = clip_words, .not_available = 1u << CLIP_MSE, .decides_content = true,
      .help = "narrowing of the weights' ranges"},

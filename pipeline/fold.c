@@ -3,17 +3,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum status decide_site(const struct model *model, const struct config *config,
-                               enum site site, struct fold_site *decided, struct error *error) {
-    const struct config_quantization *options = &config->quantization;
-    decided->range = equalize_range(decided->maxima, NULL, decided->channels);
-    decided->policy = options->method == METHOD_FPTQ
-                          ? equalize_choose_policy(decided->range, options->v0, options->v1)
-                          : POLICY_DYNAMIC;
-    if (decided->policy == POLICY_STATIC)
-        decided->input_scale = decided->range / 127.0f;
-    if (decided->policy != POLICY_EQUALIZED)
-        return STATUS_OK;
+#include "pipeline/method.h"
+
+static enum input_policy choose_policy(const struct config_quantization *options, float range) {
+    switch (method_policy_rule(options)) {
+    case POLICY_ALL_STATIC:
+        return POLICY_STATIC;
+    case POLICY_ALL_EQUALIZED:
+        return POLICY_EQUALIZED;
+    case POLICY_ALL_DYNAMIC:
+        return POLICY_DYNAMIC;
+    default:
+        return equalize_choose_policy(range, options->v0, options->v1);
+    }
+}
+
+static enum status make_scale(const struct fold_basis *basis, enum site site,
+                              struct fold_site *decided, struct error *error) {
+    const struct model *model = basis->model;
+    const struct config_quantization *options = &basis->config->quantization;
     decided->scale = malloc((size_t)decided->channels * sizeof(float));
     float *shared = malloc((size_t)decided->channels * sizeof(float));
     if (!decided->scale || !shared) {
@@ -27,10 +35,26 @@ static enum status decide_site(const struct model *model, const struct config *c
         equalize_share_maxima(shared, shared, model->shape.heads, model->shape.kv_heads,
                               model->shape.head_dim);
     equalize_scale(decided->scale, shared, decided->channels, options->equalization, options->c);
-    decided->input_scale =
-        equalize_range(decided->maxima, decided->scale, decided->channels) / 127.0f;
     free(shared);
     return STATUS_OK;
+}
+
+static enum status decide_site(const struct fold_basis *basis, enum site site,
+                               struct fold_site *decided, struct error *error) {
+    const struct config_quantization *options = &basis->config->quantization;
+    decided->channels = model_site_channels(basis->model, site);
+    decided->maxima = basis->maxima + model_site_offset(basis->model, site);
+    decided->range = equalize_range(decided->maxima, NULL, decided->channels);
+    decided->policy = choose_policy(options, decided->range);
+    enum status status = STATUS_OK;
+    if (input_policy_equalizes(decided->policy))
+        status = make_scale(basis, site, decided, error);
+    if (method_activation_bits(options) == 16)
+        decided->policy = POLICY_NONE;
+    if (!status && input_policy_is_static(decided->policy))
+        decided->input_scale =
+            equalize_range(decided->maxima, decided->scale, decided->channels) / 127.0f;
+    return status;
 }
 
 /* 1/s for each row of the linear that produces a site, 1 for rows that do not. With grouped-query
@@ -54,15 +78,13 @@ static enum status make_row_multiplier(const struct model *model, struct fold_la
     return STATUS_OK;
 }
 
-enum status fold_layer_decide(const struct model *model, const struct config *config,
-                              const float *maxima, struct fold_layer *fold, struct error *error) {
+enum status fold_layer_decide(const struct fold_basis *basis, struct fold_layer *fold,
+                              struct error *error) {
+    const struct model *model = basis->model;
     memset(fold, 0, sizeof *fold);
     enum status status = STATUS_OK;
-    for (int site = 0; !status && site < SITE_COUNT; site++) {
-        fold->sites[site].channels = model_site_channels(model, (enum site)site);
-        fold->sites[site].maxima = maxima + model_site_offset(model, (enum site)site);
-        status = decide_site(model, config, (enum site)site, &fold->sites[site], error);
-    }
+    for (int site = 0; !status && site < SITE_COUNT; site++)
+        status = decide_site(basis, (enum site)site, &fold->sites[site], error);
     for (int linear = 0; !status && linear < model->architecture->linear_count; linear++)
         status = make_row_multiplier(model, fold, linear, error);
     if (status)

@@ -1,6 +1,5 @@
-/* What is decided for a layer from its calibrated ranges: each site's policy, and the equalization
- * scales with the places they are folded into (FPTQ, arXiv 2308.15987; DESIGN: every fold is
- * exact).
+/* What is decided for a layer from its calibrated ranges: each site's policy, and the scales of its
+ * channels with the places they are folded into (FPTQ, arXiv 2308.15987; every fold is exact).
  *
  *   W' = diag(row_multiplier) W diag(column_multiplier)    column: s of the site the linear reads
  *   b' = row_multiplier b                                  row: 1/s of the site its rows produce
@@ -17,8 +16,8 @@ struct fold_site {
     const float *maxima; /* (channels) m_j, as calibrated */
     float range;         /* v = max m_j */
     enum input_policy policy;
-    float input_scale; /* static and equalized: the per-tensor scale; 0 for dynamic */
-    float *scale;      /* (channels) s_j; NULL when not equalized */
+    float input_scale; /* the per-tensor scale of input_policy_is_static(); else 0 */
+    float *scale;      /* (channels) s_j, with any policy; NULL: none. Ask this, not the policy */
     bool folded;       /* the scale is folded into the producer (else the activations are divided
                           by it at run time) */
 };
@@ -28,10 +27,16 @@ struct fold_layer {
     float *row_multipliers[LINEARS_MAX]; /* (out) or NULL */
 };
 
-/* maxima: the layer's (model_layer_channels), which must outlive the result. STATUS_FAILED only
- * when memory runs out. */
-enum status fold_layer_decide(const struct model *model, const struct config *config,
-                              const float *maxima, struct fold_layer *fold, struct error *error);
+/* What a layer's decision rests on. */
+struct fold_basis {
+    const struct model *model;
+    const struct config *config;
+    const float *maxima; /* (model_layer_channels) of the layer; must outlive the result */
+};
+
+/* STATUS_FAILED only when memory runs out. */
+enum status fold_layer_decide(const struct fold_basis *basis, struct fold_layer *fold,
+                              struct error *error);
 void fold_layer_free(struct fold_layer *fold);
 
 /* (in) factors for a linear's columns, or NULL. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/method.h"
 #include "pipeline/quantize_linear.h"
 #include "pipeline/resume.h"
 #include "pipeline/stored.h"
@@ -65,7 +66,7 @@ static enum status write_site(struct checkpoint_part *part, const char *group,
     enum status status =
         checkpoint_part_write(part, path, CHECKPOINT_F32, 1, &site->channels, site->maxima, error);
     snprintf(path, sizeof path, "%s/input_scale", group);
-    if (!status && site->policy != POLICY_DYNAMIC)
+    if (!status && input_policy_is_static(site->policy))
         status =
             checkpoint_part_write(part, path, CHECKPOINT_F32, 0, NULL, &site->input_scale, error);
     snprintf(path, sizeof path, "%s/equalization", group);
@@ -85,7 +86,7 @@ static enum status write_attributes(struct checkpoint_part *part, const char *gr
     const struct {
         const char *name;
         int64_t value;
-    } integers[] = {{"weight_bits", 4},
+    } integers[] = {{"weight_bits", method_weight_bits(&config->quantization)},
                     {"group_size", config->quantization.group_size},
                     {"symmetric", config->quantization.symmetric},
                     {"folded", site->folded}};
@@ -277,9 +278,12 @@ static enum status do_layer(const struct quantize_job *job, int layer,
         from_first / work.team.step >= work.team.size)
         return STATUS_OK;
     share_linears(job->model, work.team.size, work.member_of);
-    const float *maxima =
-        job->maxima + (layer - job->layer_begin) * model_layer_channels(job->model);
-    enum status status = fold_layer_decide(job->model, job->config, maxima, &work.fold, error);
+    const struct fold_basis basis = {
+        .model = job->model,
+        .config = job->config,
+        .maxima = job->maxima + (layer - job->layer_begin) * model_layer_channels(job->model),
+    };
+    enum status status = fold_layer_decide(&basis, &work.fold, error);
     if (status)
         return status;
     const bool writes = from_first == 0;

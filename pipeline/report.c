@@ -8,8 +8,6 @@
 #include "pipeline/memory.h"
 #include "pipeline/table.h"
 
-enum { POLICIES = POLICY_DYNAMIC + 1 };
-
 static void range_text(float range, char *text, size_t size) {
     if (isnan(range))
         snprintf(text, size, "-");
@@ -42,9 +40,17 @@ static int seen_before(const struct report *report, int index) {
     return 0;
 }
 
+/* Columns are made of the policies that some site has. */
+static bool occurs(const struct report *report, int policy) {
+    for (int i = 0; i < report->site_count; i++)
+        if ((int)report->sites[i].policy == policy)
+            return true;
+    return false;
+}
+
 static void add_choices(struct table *table, const struct report *report, const char *name,
                         float *ranges) {
-    int counts[POLICIES] = {0}, sites = 0, calibrated = 0;
+    int counts[POLICY_COUNT] = {0}, sites = 0, calibrated = 0;
     double errors = 0;
     for (int i = 0; i < report->site_count; i++) {
         const struct report_site *site = &report->sites[i];
@@ -63,8 +69,11 @@ static void add_choices(struct table *table, const struct report *report, const 
         range_text(ranges[calibrated / 2], texts[1], sizeof texts[1]);
         range_text(ranges[calibrated - 1], texts[2], sizeof texts[2]);
     }
-    table_add(table, "%s\t%d\t%d\t%d\t%s\t%s\t%s\t%.2f%%", name, counts[POLICY_STATIC],
-              counts[POLICY_EQUALIZED], counts[POLICY_DYNAMIC], texts[0], texts[1], texts[2],
+    char numbers[12 * POLICY_COUNT] = "";
+    for (int policy = 0, used = 0; policy < POLICY_COUNT; policy++)
+        if (occurs(report, policy))
+            used += snprintf(numbers + used, sizeof numbers - (size_t)used, "\t%d", counts[policy]);
+    table_add(table, "%s%s\t%s\t%s\t%s\t%.2f%%", name, numbers, texts[0], texts[1], texts[2],
               100 * errors / sites);
 }
 
@@ -72,9 +81,18 @@ void report_print_choices(const struct report *report) {
     float *ranges = malloc(((size_t)report->site_count + 1) * sizeof *ranges);
     if (!ranges)
         return;
-    struct table *table =
-        table_create("lrrrrrrr", "site\tstatic\tequalized\tdynamic\trange from\tmedian\tto\t"
-                                 "mean weight error");
+    char alignment[] = "lrrrrrrrrr", policies[20 * POLICY_COUNT] = "", headings[200];
+    int columns = 5; /* beside the policies' */
+    for (int policy = 0, used = 0; policy < POLICY_COUNT; policy++)
+        if (occurs(report, policy)) {
+            used += snprintf(policies + used, sizeof policies - (size_t)used, "\t%s",
+                             input_policy_name((enum input_policy)policy));
+            columns++;
+        }
+    alignment[columns] = '\0';
+    snprintf(headings, sizeof headings, "site%s\trange from\tmedian\tto\tmean weight error",
+             policies);
+    struct table *table = table_create(alignment, headings);
     for (int i = 0; i < report->site_count; i++)
         if (!seen_before(report, i))
             add_choices(table, report, report->sites[i].site, ranges);

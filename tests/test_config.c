@@ -165,6 +165,14 @@ static void test_refusals(void **state) {
     refused(LEAST "[quantization]\nclip = \"mse\"", NULL, "is not available in this version");
     refused(LEAST "[quantization]\nv0 = 20.0\nv1 = 10.0", NULL,
             "v0 (20) is above quantization.v1 (10)");
+    refused(LEAST "[quantization]\nweight_bits = 5", NULL,
+            "dir/run.toml: quantization.weight_bits is 5, but must be 4");
+    refused(LEAST "[quantization]\nactivation_bits = 4", NULL,
+            "dir/run.toml: quantization.activation_bits is 4, but must be 8, 16");
+    refused(LEAST "[quantization]\nweight_bits = -4", NULL, "is -4, but must be an integer, 0 to");
+    refused(LEAST "[quantization]\nalpha = 1.5", NULL, "is 1.5, but must be a number, 0 to 1");
+    refused(LEAST "[quantization]\nmethod = \"rtn\"\npolicy = \"equalized\"", NULL,
+            "quantization.policy = \"equalized\" is not for method = \"rtn\"");
     refused(LEAST "[quantization.method]\nx = 1", NULL, "quantization.method must be");
     refused(LEAST "[run]\nmemory_limit = \"6 parsecs\"", NULL,
             "dir/run.toml:8: run.memory_limit must be bytes");

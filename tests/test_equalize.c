@@ -19,6 +19,14 @@ static void policies_follow_the_thresholds(void **state) {
     assert_string_equal(input_policy_name(POLICY_STATIC), "static");
     assert_string_equal(input_policy_name(POLICY_EQUALIZED), "equalized");
     assert_string_equal(input_policy_name(POLICY_DYNAMIC), "dynamic");
+    assert_string_equal(input_policy_name(POLICY_EQUALIZED_DYNAMIC), "equalized-dynamic");
+    assert_string_equal(input_policy_name(POLICY_NONE), "none");
+    static const bool one_scale[POLICY_COUNT] = {true, true, false, false, false};
+    static const bool equalizes[POLICY_COUNT] = {false, true, false, true, false};
+    for (int policy = 0; policy < POLICY_COUNT; policy++) {
+        assert_int_equal(input_policy_is_static((enum input_policy)policy), one_scale[policy]);
+        assert_int_equal(input_policy_equalizes((enum input_policy)policy), equalizes[policy]);
+    }
 }
 
 enum { CHANNELS = 5000 };

@@ -54,7 +54,8 @@ static void load_and_fold(struct stage *stage, int site) {
     const struct config config = {.quantization = {.method = METHOD_FPTQ, .v0 = 15, .v1 = 150}};
     float *maxima = make_maxima(site);
     struct fold_layer fold;
-    assert_int_equal(fold_layer_decide(&model, &config, maxima, &fold, NULL), STATUS_OK);
+    const struct fold_basis basis = {.model = &model, .config = &config, .maxima = maxima};
+    assert_int_equal(fold_layer_decide(&basis, &fold, NULL), STATUS_OK);
     for (int s = 0; s < SITE_COUNT; s++)
         assert_int_equal(fold.sites[s].policy,
                          s == site || site == SITE_NONE ? POLICY_EQUALIZED : POLICY_STATIC);
@@ -94,13 +95,51 @@ static void test_each_fold(void **state) {
     free(logits);
 }
 
+/* What each setting makes of every site: one policy, a scale or not, a static scale or not. */
+static void test_policies(void **state) {
+    (void)state;
+    static const struct {
+        struct config_quantization options;
+        enum input_policy policy;
+        bool scaled;
+    } cases[] = {
+        {{.method = METHOD_FPTQ}, POLICY_EQUALIZED, true},
+        {{.method = METHOD_FPTQ, .activation_bits = 8}, POLICY_EQUALIZED, true},
+        {{.method = METHOD_FPTQ, .activation_bits = 16}, POLICY_NONE, true},
+        {{.method = METHOD_FPTQ, .policy = POLICY_ALL_STATIC}, POLICY_STATIC, false},
+        {{.method = METHOD_FPTQ, .policy = POLICY_ALL_EQUALIZED}, POLICY_EQUALIZED, true},
+        {{.method = METHOD_FPTQ, .policy = POLICY_ALL_DYNAMIC}, POLICY_DYNAMIC, false},
+        {{.method = METHOD_RTN}, POLICY_DYNAMIC, false},
+        {{.method = METHOD_RTN, .policy = POLICY_ALL_STATIC}, POLICY_STATIC, false},
+        {{.method = METHOD_RTN, .activation_bits = 16}, POLICY_NONE, false},
+    };
+    float *maxima = make_maxima(SITE_NONE);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct config config = {.quantization = cases[i].options};
+        config.quantization.v0 = 15;
+        config.quantization.v1 = 150;
+        const struct fold_basis basis = {.model = &model, .config = &config, .maxima = maxima};
+        struct fold_layer fold;
+        assert_int_equal(fold_layer_decide(&basis, &fold, NULL), STATUS_OK);
+        for (int site = 0; site < SITE_COUNT; site++) {
+            const struct fold_site *decided = &fold.sites[site];
+            assert_int_equal(decided->policy, cases[i].policy);
+            assert_int_equal(decided->scale != NULL, cases[i].scaled);
+            assert_int_equal(decided->input_scale > 0, input_policy_is_static(cases[i].policy));
+        }
+        fold_layer_free(&fold);
+    }
+    free(maxima);
+}
+
 int main(int count, char **arguments) {
     struct error error;
     if (count != 2 || model_open(arguments[1], &model, &error))
         return 1;
     compute = (struct compute){kernel_path_best(),
                                team_create(2, stage_scratch_bytes(&model, CHUNK, TOKENS))};
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_fold)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_fold),
+                                       cmocka_unit_test(test_policies)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     team_destroy(compute.team);
     model_close(&model);

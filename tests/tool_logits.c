@@ -97,9 +97,11 @@ static enum status fold_stage(struct stage *stage, const struct request *request
                                                    .equalization = EQUALIZE_LOG2}};
     for (int layer = 0; layer < stage->layer_end; layer++) {
         struct fold_layer fold;
-        enum status status =
-            fold_layer_decide(stage->model, &config,
-                              maxima + layer * model_layer_channels(stage->model), &fold, error);
+        const struct fold_basis basis = {.model = stage->model,
+                                         .config = &config,
+                                         .maxima =
+                                             maxima + layer * model_layer_channels(stage->model)};
+        enum status status = fold_layer_decide(&basis, &fold, error);
         if (!status)
             status = stage_fold_layer(stage, layer, &fold, error);
         fold_layer_free(&fold);

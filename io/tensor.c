@@ -117,10 +117,26 @@ void tensor_read_f32(const struct tensor *tensor, int64_t row_begin, int64_t row
     }
 }
 
-void tensor_release(const struct tensor *tensor) {
+/* All pages that hold some of the bytes: what a neighbour has in them is read again from the file.
+ */
+static void advise(const struct tensor *tensor, size_t offset, size_t bytes, int advice) {
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    const uintptr_t begin = ((uintptr_t)tensor->data + page - 1) & ~(page - 1);
-    const uintptr_t end = ((uintptr_t)tensor->data + tensor->bytes) & ~(page - 1);
-    if (begin < end)
-        madvise((void *)begin, end - begin, MADV_DONTNEED);
+    const uintptr_t first = (uintptr_t)tensor->data + offset;
+    const uintptr_t begin = first & ~(page - 1), end = (first + bytes + page - 1) & ~(page - 1);
+    if (bytes)
+        madvise((void *)begin, end - begin, advice);
+}
+
+void tensor_release(const struct tensor *tensor) {
+    advise(tensor, 0, tensor->bytes, MADV_DONTNEED);
+}
+
+void tensor_release_rows(const struct tensor *tensor, int64_t row_begin, int64_t row_end) {
+    const size_t row_bytes = tensor->bytes / (size_t)tensor_rows(tensor);
+    advise(tensor, (size_t)row_begin * row_bytes, (size_t)(row_end - row_begin) * row_bytes,
+           MADV_DONTNEED);
+}
+
+void tensor_prefetch(const struct tensor *tensor) {
+    advise(tensor, 0, tensor->bytes, MADV_WILLNEED);
 }

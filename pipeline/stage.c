@@ -43,16 +43,15 @@ void stage_norm_apply(const struct model *model, const struct compute *compute,
                    shape->norm_epsilon);
 }
 
-static enum status load_layer(struct stage *stage, int layer, enum run_precision precision,
-                              struct error *error) {
+static enum status load_layer(struct stage *stage, int layer, struct error *error) {
     const struct model *model = stage->model;
-    struct stage_layer *loaded = &stage->layers[layer - stage->layer_begin];
+    struct stage_layer *loaded = &stage->layers[layer - stage->held_begin];
     enum status status;
     for (int i = 0; i < model->architecture->linear_count; i++) {
         const struct linear_rule *rule = &model->architecture->linears[i];
         struct stage_linear *linear = &loaded->linears[i];
-        status = weights_load(model, stage->compute->team, layer, rule, precision, &linear->weight,
-                              &linear->owned, error);
+        status = weights_load(model, stage->compute->team, layer, rule, stage->precision,
+                              &linear->weight, &linear->owned, error);
         if (!status)
             status = weights_load_vector(
                 model, model_layer_tensor(model, layer, rule->name, ".bias"), &linear->bias, error);
@@ -68,14 +67,62 @@ static enum status load_layer(struct stage *stage, int layer, enum run_precision
                                 error)))
             return status;
     }
-    const size_t cache_bytes = attention_cache_bytes(&stage->attention);
-    loaded->cache = allocate(cache_bytes);
-    if (!loaded->cache)
-        return error_set(error, STATUS_FAILED,
-                         "no memory for the keys and values of layer %d (%zu bytes)", layer,
-                         cache_bytes);
-    memset(loaded->cache, 0, cache_bytes);
-    stage->bytes_cache += cache_bytes;
+    return STATUS_OK;
+}
+
+/* All of a held layer but its cache; mapped pages count as ours no more. */
+static void release_layer(struct stage *stage, int layer) {
+    const struct model *model = stage->model;
+    struct stage_layer *loaded = &stage->layers[layer - stage->held_begin];
+    for (int i = 0; i < model->architecture->linear_count; i++) {
+        free(loaded->linears[i].owned);
+        free(loaded->linears[i].bias);
+        tensor_release(
+            model_layer_tensor(model, layer, model->architecture->linears[i].name, ".weight"));
+    }
+    for (int i = 0; i < NORM_COUNT; i++)
+        stage_norm_free(&loaded->norms[i]);
+    for (int i = 0; i < SITE_COUNT; i++)
+        free(loaded->divisors[i]);
+    *loaded = (struct stage_layer){.cache = loaded->cache};
+}
+
+static void release_layers(struct stage *stage) {
+    for (int layer = stage->held_begin; stage->layers && layer < stage->held_end; layer++)
+        release_layer(stage, layer);
+    stage->held_begin = stage->held_end = stage->layer_begin;
+    stage->bytes_weights = 0;
+}
+
+enum status stage_hold(struct stage *stage, int begin, int end, struct error *error) {
+    release_layers(stage);
+    stage->held_begin = begin;
+    stage->held_end = end;
+    enum status status = STATUS_OK;
+    for (int layer = begin; !status && layer < end; layer++)
+        status = load_layer(stage, layer, error);
+    return status;
+}
+
+void stage_prefetch(const struct stage *stage, int begin, int end) {
+    const struct model *model = stage->model;
+    for (int layer = begin; layer < end; layer++)
+        for (int i = 0; i < model->architecture->linear_count; i++)
+            tensor_prefetch(
+                model_layer_tensor(model, layer, model->architecture->linears[i].name, ".weight"));
+}
+
+static enum status allocate_caches(struct stage *stage, struct error *error) {
+    const size_t bytes = attention_cache_bytes(&stage->attention);
+    for (int i = 0; i < stage->room; i++) {
+        stage->layers[i].cache = allocate(bytes);
+        if (!stage->layers[i].cache)
+            return error_set(error, STATUS_FAILED,
+                             "no memory for the keys and values of %d layers (%zu bytes each)",
+                             stage->room, bytes);
+        memset(stage->layers[i].cache, 0, bytes);
+        stage->bytes_cache += bytes;
+    }
     return STATUS_OK;
 }
 
@@ -172,28 +219,30 @@ size_t stage_scratch_bytes(const struct model *model, int64_t chunk_tokens, int6
     return attention > matmul ? attention : matmul;
 }
 
-enum status stage_load(const struct model *model, const struct compute *compute, int layer_begin,
-                       int layer_end, int64_t chunk_tokens, int64_t context,
+enum status stage_open(const struct model *model, const struct compute *compute, int layer_begin,
+                       int layer_end, int room, int64_t chunk_tokens, int64_t context,
                        enum run_precision precision, struct stage *stage, struct error *error) {
-    memset(stage, 0, sizeof *stage);
-    stage->model = model;
-    stage->compute = compute;
-    stage->layer_begin = layer_begin;
-    stage->layer_end = layer_end;
-    stage->chunk_tokens = chunk_tokens;
-    stage->context = context;
-    const int layers = layer_end - layer_begin;
-    if (!layers)
+    *stage = (struct stage){
+        .model = model,
+        .compute = compute,
+        .precision = precision,
+        .layer_begin = layer_begin,
+        .layer_end = layer_end,
+        .held_begin = layer_begin,
+        .held_end = layer_begin,
+        .room = room,
+        .chunk_tokens = chunk_tokens,
+        .context = context,
+    };
+    if (layer_begin == layer_end)
         return STATUS_OK;
     const enum number_type type = weights_number_type(
         model_layer_tensor(model, layer_begin, model->architecture->linears[0].name, ".weight"),
         precision);
     stage->attention = attention_shape_of(model, context, site_precision(precision, type));
-    stage->layers = calloc((size_t)layers, sizeof *stage->layers);
-    enum status status =
-        stage->layers ? STATUS_OK : error_set(error, STATUS_FAILED, "no memory for a stage");
-    for (int layer = layer_begin; !status && layer < layer_end; layer++)
-        status = load_layer(stage, layer, precision, error);
+    stage->layers = calloc((size_t)room, sizeof *stage->layers);
+    enum status status = stage->layers ? allocate_caches(stage, error)
+                                       : error_set(error, STATUS_FAILED, "no memory for a stage");
     if (!status && layer_begin == 0 && model->architecture->embedding_norm)
         status = stage_norm_load(model, model->architecture->embedding_norm, &stage->embedding_norm,
                                  error);
@@ -206,19 +255,23 @@ enum status stage_load(const struct model *model, const struct compute *compute,
     return status;
 }
 
+enum status stage_load(const struct model *model, const struct compute *compute, int layer_begin,
+                       int layer_end, int64_t chunk_tokens, int64_t context,
+                       enum run_precision precision, struct stage *stage, struct error *error) {
+    enum status status = stage_open(model, compute, layer_begin, layer_end, layer_end - layer_begin,
+                                    chunk_tokens, context, precision, stage, error);
+    if (status)
+        return status;
+    status = stage_hold(stage, layer_begin, layer_end, error);
+    if (status)
+        stage_free(stage);
+    return status;
+}
+
 void stage_free(struct stage *stage) {
-    for (int layer = 0; stage->layers && layer < stage->layer_end - stage->layer_begin; layer++) {
-        struct stage_layer *loaded = &stage->layers[layer];
-        for (int i = 0; i < LINEARS_MAX; i++) {
-            free(loaded->linears[i].owned);
-            free(loaded->linears[i].bias);
-        }
-        for (int i = 0; i < NORM_COUNT; i++)
-            stage_norm_free(&loaded->norms[i]);
-        for (int site = 0; site < SITE_COUNT; site++)
-            free(loaded->divisors[site]);
-        free(loaded->cache);
-    }
+    release_layers(stage);
+    for (int i = 0; stage->layers && i < stage->room; i++)
+        free(stage->layers[i].cache);
     free(stage->layers);
     stage_norm_free(&stage->embedding_norm);
     for (int role = 0; role < ROLE_COUNT; role++)
@@ -348,13 +401,14 @@ void stage_forward(struct stage *stage, float *hidden, int64_t position, int64_t
     const struct model *model = stage->model;
     float *maxima = observer ? observer->maxima : NULL;
     const int64_t count = tokens * model->shape.hidden;
-    for (int layer = 0; layer < stage->layer_end - stage->layer_begin; layer++) {
+    for (int layer = stage->held_begin; layer < stage->held_end; layer++) {
         const struct pass pass = {
             .stage = stage,
-            .layer = &stage->layers[layer],
-            .layer_index = stage->layer_begin + layer,
+            .layer = &stage->layers[layer - stage->held_begin],
+            .layer_index = layer,
             .observer = observer,
-            .maxima = maxima ? maxima + layer * model_layer_channels(model) : NULL,
+            .maxima =
+                maxima ? maxima + (layer - stage->layer_begin) * model_layer_channels(model) : NULL,
             .hook = hook,
             .position = position,
             .tokens = tokens,
@@ -382,7 +436,7 @@ static void fold_rows(float *weights, int64_t rows, int64_t columns, const float
 enum status stage_fold_layer(struct stage *stage, int layer, const struct fold_layer *fold,
                              struct error *error) {
     const struct architecture *architecture = stage->model->architecture;
-    struct stage_layer *loaded = &stage->layers[layer - stage->layer_begin];
+    struct stage_layer *loaded = &stage->layers[layer - stage->held_begin];
     for (int i = 0; i < architecture->linear_count; i++) {
         struct stage_linear *linear = &loaded->linears[i];
         const int64_t rows = linear->weight.rows, columns = linear->weight.columns;
@@ -432,6 +486,7 @@ enum status stage_embed(const struct stage *stage, const int32_t *ids, int64_t t
                              (long long)model->shape.vocabulary);
         tensor_read_f32(embedding, ids[t], ids[t] + 1, hidden + t * model->shape.hidden);
     }
+    tensor_release(embedding); /* of a large vocabulary, few rows are used again soon */
     if (stage->embedding_norm.weight)
         stage_norm_apply(model, stage->compute, &stage->embedding_norm, hidden, hidden, tokens);
     return STATUS_OK;

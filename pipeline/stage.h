@@ -1,4 +1,5 @@
-/* A stage: a slice of the model's layers, loaded, and the forward pass of a chunk through it. */
+/* A stage: a slice of the model's layers, and the forward pass of a chunk through those of them
+ * that are held: all, or a few at once where memory is short. */
 #ifndef FPTQ_PIPELINE_STAGE_H
 #define FPTQ_PIPELINE_STAGE_H
 
@@ -28,8 +29,11 @@ struct stage_layer {
 struct stage {
     const struct model *model;
     const struct compute *compute;
+    enum run_precision precision;
     int layer_begin, layer_end;
-    struct stage_layer *layers;       /* [layer - layer_begin] */
+    int held_begin, held_end;   /* the layers that are loaded */
+    struct stage_layer *layers; /* (room), [layer - held_begin] */
+    int room;
     struct stage_norm embedding_norm; /* of the first stage, where the model has one */
     int64_t chunk_tokens, context;
     struct attention_shape attention;
@@ -38,7 +42,7 @@ struct stage {
     /* (T, .) work space, T = chunk_tokens */
     float *normed, *projected[ROLE_COUNT], *attended;
     struct matmul_packed packed;
-    size_t bytes_weights, bytes_cache, bytes_buffers; /* what was allocated or mapped */
+    size_t bytes_weights, bytes_cache, bytes_buffers; /* what is allocated or mapped */
 };
 
 /* A norm outside the layers, by the architecture's name for it. */
@@ -50,10 +54,20 @@ void stage_norm_apply(const struct model *model, const struct compute *compute,
                       const struct stage_norm *norm, float *output, const float *input,
                       int64_t tokens);
 
-/* Load layers [layer_begin, layer_end) (may be none): 16- and 32-bit tensors are used where they
- * are mapped; block formats and permuted rows are decoded once, in parallel. Block formats become
- * bf16, or f32 with PRECISION_F32. Sequences of up to `context` tokens pass in chunks of up to
+/* A stage of layers [layer_begin, layer_end) (may be none) with work space and caches for `room` of
+ * them at once; none is held. Sequences of up to `context` tokens pass in chunks of up to
  * chunk_tokens. */
+enum status stage_open(const struct model *model, const struct compute *compute, int layer_begin,
+                       int layer_end, int room, int64_t chunk_tokens, int64_t context,
+                       enum run_precision precision, struct stage *stage, struct error *error);
+/* Load layers [begin, end) of it, at most `room`, in the place of those that are held, whose memory
+ * is given back: 16- and 32-bit tensors are used where they are mapped; block formats and permuted
+ * rows are decoded once, in parallel. Block formats become bf16, or f32 with PRECISION_F32. A
+ * sequence passes through them from its first chunk on. On failure stage_free is due. */
+enum status stage_hold(struct stage *stage, int begin, int end, struct error *error);
+/* Let the system read the mapped weights of layers [begin, end) ahead of their use. */
+void stage_prefetch(const struct stage *stage, int begin, int end);
+/* stage_open with all layers held; nothing is left of it on failure. */
 enum status stage_load(const struct model *model, const struct compute *compute, int layer_begin,
                        int layer_end, int64_t chunk_tokens, int64_t context,
                        enum run_precision precision, struct stage *stage, struct error *error);
@@ -79,13 +93,13 @@ struct stage_observer {
     void *context;
 };
 
-/* Pass a chunk through the stage's layers: hidden f32 (T, hidden) is changed in place; its tokens
- * stand at positions position .. position + T - 1 of the sequence whose earlier chunks passed
- * before. observer, hook: may be NULL. */
+/* Pass a chunk through the layers that are held: hidden f32 (T, hidden) is changed in place; its
+ * tokens stand at positions position .. position + T - 1 of the sequence whose earlier chunks
+ * passed before. observer, hook: may be NULL. */
 void stage_forward(struct stage *stage, float *hidden, int64_t position, int64_t tokens,
                    const struct stage_observer *observer, const struct stage_hook *hook);
 
-/* Replace a loaded layer's weights by folded f32 copies, its biases and norms by folded ones; what
+/* Replace a held layer's weights by folded f32 copies, its biases and norms by folded ones; what
  * cannot be folded is divided at run time: the model's function stays (pipeline/fold.h). */
 enum status stage_fold_layer(struct stage *stage, int layer, const struct fold_layer *fold,
                              struct error *error);

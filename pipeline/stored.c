@@ -74,6 +74,7 @@ static enum number_type matrix_type(const struct tensor *tensor, float *buffer, 
     for (int64_t row = 0; row < rows; row += block) {
         const int64_t end = row + block < rows ? row + block : rows;
         tensor_read_f32(tensor, row, end, buffer);
+        tensor_release_rows(tensor, row, end);
         if (!fits_f16(buffer, (end - row) * columns))
             return NUMBER_BF16;
     }
@@ -90,6 +91,7 @@ static enum status write_matrix(struct checkpoint_part *part, const struct tenso
     for (int64_t row = 0; !status && row < rows; row += block) {
         const int64_t end = row + block < rows ? row + block : rows;
         tensor_read_f32(tensor, row, end, buffer);
+        tensor_release_rows(tensor, row, end);
         status = check_finite(tensor, buffer, row, (end - row) * columns, error);
         if (status)
             break;

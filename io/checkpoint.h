@@ -13,8 +13,9 @@
  *       input_policy (text: "static", "equalized", "dynamic", "equalized-dynamic", "none"),
  *       input_range (float), weight_bits, group_size, symmetric, folded (integers; 0 and 1 for no
  *       and yes)
- *   .../weight              int4 [out, in]
- *   .../weight_scale        f16 or f32 [out, groups]
+ *   .../weight              [out, in]: int4 with weight_bits = 4, int8 (-127..127) with 8
+ *   .../weight_scale        f16 or f32 [out, groups]; with weight_bits = 8 one group, the whole row
+ *                           (group_size 0), symmetric
  *   .../weight_zero_point   int4 [out, groups]; absent if symmetric. w = (q - z) * scale
  *   .../input_absmax        f32 [in]: max |x| of each input channel before equalization
  *   .../input_scale         f32 scalar: static and equalized policies

@@ -34,6 +34,18 @@ void equalize_scale(float *scale, const float *maxima, int64_t channels,
     }
 }
 
+void equalize_smooth_scale(float *scale, const float *maxima, const float *weight_maxima,
+                           int64_t channels, float alpha) {
+    for (int64_t j = 0; j < channels; j++) {
+        const bool alive = maxima[j] >= DEAD_CHANNEL && weight_maxima[j] >= DEAD_CHANNEL &&
+                           weight_maxima[j] < INFINITY;
+        const double share = (double)alpha;
+        scale[j] = alive ? (float)(math_pow((double)maxima[j], share) *
+                                   math_pow((double)weight_maxima[j], share - 1))
+                         : 1.0f;
+    }
+}
+
 float equalize_range(const float *maxima, const float *scale, int64_t channels) {
     float range = 0.0f;
     for (int64_t j = 0; j < channels; j++) {

@@ -1,5 +1,5 @@
 /* How the input of linears is quantized; FPTQ's three-way choice and its equalization scale (arXiv
- * 2308.15987, equation 5 and section 3.3). */
+ * 2308.15987, equation 5 and section 3.3), and SmoothQuant's. */
 #ifndef FPTQ_KERNELS_EQUALIZE_H
 #define FPTQ_KERNELS_EQUALIZE_H
 
@@ -32,6 +32,11 @@ enum input_policy equalize_choose_policy(float v, float v0, float v1);
 /* scale[j] = m_j / log2(2 + m_j), or m_j / log(1 + c m_j); 1 for a dead channel (m_j < 1e-5). */
 void equalize_scale(float *scale, const float *maxima, int64_t channels,
                     enum equalization equalization, float c);
+/* SmoothQuant's scale (arXiv 2211.10438, equation 4): m_j^alpha / w_j^(1 - alpha), w_j the largest
+ * |weight| of the channel in all linears that read it; 1 where m_j or w_j is below 1e-5, or w_j is
+ * not finite. Of our own exp and log, so the same bits everywhere. */
+void equalize_smooth_scale(float *scale, const float *maxima, const float *weight_maxima,
+                           int64_t channels, float alpha);
 /* max_j m_j / scale_j (scale NULL: of m_j): the range after equalization. */
 float equalize_range(const float *maxima, const float *scale, int64_t channels);
 /* Grouped-query attention: query heads that share a KV head share a scale. maxima (heads *

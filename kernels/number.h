@@ -68,6 +68,12 @@ static inline uint16_t number_to_f16(float value) {
     return (uint16_t)(sign | magnitude);
 }
 
+/* The nearest f16 that is not below value >= 0, as f32. */
+static inline float number_up_to_f16(float value) {
+    const uint16_t bits = number_to_f16(value);
+    return number_from_f16((uint16_t)(bits + (number_from_f16(bits) < value)));
+}
+
 /* source (type, count) -> destination f32 (count), exact. */
 void number_widen(float *destination, const void *source, enum number_type type, size_t count);
 /* source f32 (count) -> destination (type, count), round half to even. */

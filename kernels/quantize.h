@@ -32,6 +32,7 @@ struct quantize_format {
     bool symmetric;
     enum quantize_range range;   /* symmetric only */
     enum number_type scale_type; /* NUMBER_F16 or NUMBER_F32 */
+    int bits; /* 4, or 8 with group_size 0 and symmetric, for kernels/quantize_int8.h */
 };
 
 /* Rows to quantize, as they lie in the file, and the exact folds to apply first:

@@ -56,13 +56,8 @@ static inline lanes lanes_max(lanes a, lanes b) {
 static inline lanes lanes_where_zero(lanes test, lanes a, lanes b) {
     LANES_EACH(test.x[i] == 0 ? a.x[i] : b.x[i]);
 }
-/* The nearest f16 that is not below a >= 0, as f32. */
-static inline float round_up_f16(float a) {
-    const uint16_t bits = number_to_f16(a);
-    return number_from_f16((uint16_t)(bits + (number_from_f16(bits) < a)));
-}
 static inline lanes lanes_round_up_f16(lanes a) {
-    LANES_EACH(round_up_f16(a.x[i]));
+    LANES_EACH(number_up_to_f16(a.x[i]));
 }
 /* Lane i: the least of a[i]. */
 static inline lanes lanes_least(const lanes a[16]) {

@@ -450,8 +450,8 @@ static enum status check_method(const struct config_quantization *quantization,
     const struct config_key *policy = find_key("quantization", "policy");
     const int weight_bits = method_weight_bits(quantization);
     const int activation_bits = method_activation_bits(quantization);
-    if (weight_bits != 4)
-        return fault(origin, error, "quantization.weight_bits is %d, but must be 4, or 0",
+    if (weight_bits != 4 && weight_bits != 8)
+        return fault(origin, error, "quantization.weight_bits is %d, but must be 4, 8 or 0",
                      weight_bits);
     if (activation_bits != 8 && activation_bits != 16)
         return fault(origin, error, "quantization.activation_bits is %d, but must be 8, 16 or 0",
@@ -548,8 +548,10 @@ const char *config_method_name(const struct config *config) {
 
 struct quantize_format config_weight_format(const struct config *config) {
     const struct config_quantization *quantization = &config->quantization;
-    return (struct quantize_format){.group_size = quantization->group_size,
-                                    .symmetric = quantization->symmetric,
+    const int bits = method_weight_bits(quantization);
+    return (struct quantize_format){.group_size = bits == 8 ? 0 : quantization->group_size,
+                                    .symmetric = bits == 8 || quantization->symmetric,
                                     .range = quantization->range,
-                                    .scale_type = quantization->scale_type};
+                                    .scale_type = quantization->scale_type,
+                                    .bits = bits};
 }

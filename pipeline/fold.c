@@ -18,24 +18,42 @@ static enum input_policy choose_policy(const struct config_quantization *options
     }
 }
 
-static enum status make_scale(const struct fold_basis *basis, enum site site,
-                              struct fold_site *decided, struct error *error) {
+/* SmoothQuant's policies are those of sites without a scale; what a norm produces gets one. */
+static enum input_policy smoothed(enum input_policy policy) {
+    return policy == POLICY_STATIC ? POLICY_EQUALIZED : POLICY_EQUALIZED_DYNAMIC;
+}
+
+static enum status equalize_site(const struct fold_basis *basis, enum site site,
+                                 struct fold_site *decided, struct error *error) {
     const struct model *model = basis->model;
     const struct config_quantization *options = &basis->config->quantization;
-    decided->scale = malloc((size_t)decided->channels * sizeof(float));
-    float *shared = malloc((size_t)decided->channels * sizeof(float));
-    if (!decided->scale || !shared) {
-        free(shared);
-        return error_set(error, STATUS_FAILED, "no memory to equalize %s", site_name(site));
-    }
     const struct linear_rule *producer = architecture_site_producer(model->architecture, site);
-    decided->folded = producer || architecture_site_norm(model->architecture, site);
+    float *shared = malloc((size_t)decided->channels * sizeof(float));
+    if (!shared)
+        return error_set(error, STATUS_FAILED, "no memory to equalize %s", site_name(site));
     memcpy(shared, decided->maxima, (size_t)decided->channels * sizeof(float));
     if (producer && site == SITE_ATTENTION_OUTPUT)
         equalize_share_maxima(shared, shared, model->shape.heads, model->shape.kv_heads,
                               model->shape.head_dim);
     equalize_scale(decided->scale, shared, decided->channels, options->equalization, options->c);
     free(shared);
+    return STATUS_OK;
+}
+
+static enum status make_scale(const struct fold_basis *basis, enum site site,
+                              struct fold_site *decided, struct error *error) {
+    const struct architecture *architecture = basis->model->architecture;
+    const struct config_quantization *options = &basis->config->quantization;
+    decided->scale = malloc((size_t)decided->channels * sizeof(float));
+    if (!decided->scale)
+        return error_set(error, STATUS_FAILED, "no memory to equalize %s", site_name(site));
+    decided->folded = architecture_site_producer(architecture, site) ||
+                      architecture_site_norm(architecture, site);
+    if (!method_of(options)->smooths)
+        return equalize_site(basis, site, decided, error);
+    equalize_smooth_scale(decided->scale, decided->maxima,
+                          basis->weight_maxima + model_site_offset(basis->model, site),
+                          decided->channels, options->alpha);
     return STATUS_OK;
 }
 
@@ -46,6 +64,8 @@ static enum status decide_site(const struct fold_basis *basis, enum site site,
     decided->maxima = basis->maxima + model_site_offset(basis->model, site);
     decided->range = equalize_range(decided->maxima, NULL, decided->channels);
     decided->policy = choose_policy(options, decided->range);
+    if (method_of(options)->smooths && architecture_site_norm(basis->model->architecture, site))
+        decided->policy = smoothed(decided->policy);
     enum status status = STATUS_OK;
     if (input_policy_equalizes(decided->policy))
         status = make_scale(basis, site, decided, error);

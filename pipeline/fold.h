@@ -32,6 +32,8 @@ struct fold_basis {
     const struct model *model;
     const struct config *config;
     const float *maxima; /* (model_layer_channels) of the layer; must outlive the result */
+    /* (model_layer_channels) of pipeline/weight_maxima.h, where method_of()->smooths; else NULL */
+    const float *weight_maxima;
 };
 
 /* STATUS_FAILED only when memory runs out. */

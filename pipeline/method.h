@@ -10,12 +10,15 @@ struct method {
     int weight_bits, activation_bits; /* where the configuration leaves them to the method */
     unsigned policies;                /* bit of each enum policy_rule that it takes */
     enum policy_rule range_means;     /* what its policy = "range" is */
+    /* Every site that a norm produces has SmoothQuant's scale. Else sites have FPTQ's, if their
+     * policy equalizes. */
+    bool smooths;
 };
 
 const struct method *method_of(const struct config_quantization *quantization);
 
-/* In effect: the configuration's, or the method's own. weight: 4; activation: 8, or 16 where
- * activations are not quantized. */
+/* In effect: the configuration's, or the method's own. weight: 4, in groups, or 8, one scale a row;
+ * activation: 8, or 16 where activations are not quantized. */
 int method_weight_bits(const struct config_quantization *quantization);
 int method_activation_bits(const struct config_quantization *quantization);
 /* What chooses each site's policy, never "range" where the method means another by it. */

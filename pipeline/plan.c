@@ -119,7 +119,7 @@ static int64_t estimate_checkpoint(const struct model *model, const struct confi
                       in = model_dimension(shape, rule->in);
         const double groups = (double)(out * quantize_group_count(&format, in));
         bits +=
-            4.0 * (double)(out * in) +
+            format.bits * (double)(out * in) +
             groups * (8.0 * (double)number_size(format.scale_type) + (format.symmetric ? 0 : 4)) +
             64.0 * (double)in;
         if (model_layer_tensor(model, 0, rule->name, ".bias"))

@@ -9,6 +9,7 @@
 #include "pipeline/quantize_linear.h"
 #include "pipeline/resume.h"
 #include "pipeline/stored.h"
+#include "pipeline/weight_maxima.h"
 #include "pipeline/weights.h"
 
 void quantize_part_name(int layer, char name[32]) {
@@ -47,8 +48,8 @@ static void share_linears(const struct model *model, int members, int member_of[
 
 static enum status write_chunks(struct checkpoint_part *part, const char *path,
                                 const struct quantized_linear *linear, struct error *error) {
-    enum status status = checkpoint_part_begin_rows(part, path, CHECKPOINT_INT4, linear->rows,
-                                                    linear->columns, error);
+    enum status status =
+        checkpoint_part_begin_rows(part, path, linear->type, linear->rows, linear->columns, error);
     for (int64_t chunk = 0; !status && chunk < linear->chunks; chunk++) {
         const int64_t begin = chunk * linear->chunk_rows;
         const int64_t left = linear->rows - begin;
@@ -83,12 +84,13 @@ static enum status write_attributes(struct checkpoint_part *part, const char *gr
                                                         input_policy_name(site->policy), error);
     if (!status)
         status = checkpoint_part_attribute_float(part, group, "input_range", site->range, error);
+    const struct quantize_format format = config_weight_format(config);
     const struct {
         const char *name;
         int64_t value;
-    } integers[] = {{"weight_bits", method_weight_bits(&config->quantization)},
-                    {"group_size", config->quantization.group_size},
-                    {"symmetric", config->quantization.symmetric},
+    } integers[] = {{"weight_bits", format.bits},
+                    {"group_size", format.group_size},
+                    {"symmetric", format.symmetric},
                     {"folded", site->folded}};
     for (size_t i = 0; !status && i < sizeof integers / sizeof integers[0]; i++)
         status = checkpoint_part_attribute_integer(part, group, integers[i].name, integers[i].value,
@@ -268,6 +270,28 @@ static enum status write_layer(struct layer_work *work, struct error *error) {
     return status;
 }
 
+static enum status decide_layer(const struct quantize_job *job, int layer, struct fold_layer *fold,
+                                struct error *error) {
+    const int64_t channels = model_layer_channels(job->model);
+    float *largest = NULL;
+    enum status status = STATUS_OK;
+    if (method_of(&job->config->quantization)->smooths) {
+        largest = malloc((size_t)channels * sizeof *largest);
+        status = largest ? weight_maxima(job->model, job->compute->team, layer, largest, error)
+                         : error_set(error, STATUS_FAILED, "no memory for layer %d", layer);
+    }
+    const struct fold_basis basis = {
+        .model = job->model,
+        .config = job->config,
+        .maxima = job->maxima + (layer - job->layer_begin) * channels,
+        .weight_maxima = largest,
+    };
+    if (!status)
+        status = fold_layer_decide(&basis, fold, error);
+    free(largest);
+    return status;
+}
+
 static enum status do_layer(const struct quantize_job *job, int layer,
                             void (*finished)(void *, const struct site_result *), void *context,
                             struct timing *timing, struct error *error) {
@@ -278,12 +302,7 @@ static enum status do_layer(const struct quantize_job *job, int layer,
         from_first / work.team.step >= work.team.size)
         return STATUS_OK;
     share_linears(job->model, work.team.size, work.member_of);
-    const struct fold_basis basis = {
-        .model = job->model,
-        .config = job->config,
-        .maxima = job->maxima + (layer - job->layer_begin) * model_layer_channels(job->model),
-    };
-    enum status status = fold_layer_decide(&basis, &work.fold, error);
+    enum status status = decide_layer(job, layer, &work.fold, error);
     if (status)
         return status;
     const bool writes = from_first == 0;

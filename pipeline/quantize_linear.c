@@ -3,6 +3,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "kernels/quantize_int8.h"
 #include "pipeline/weights.h"
 
 enum status quantized_linear_create(const struct model *model, const struct linear_rule *rule,
@@ -10,15 +11,17 @@ enum status quantized_linear_create(const struct model *model, const struct line
                                     struct quantized_linear *linear, struct error *error) {
     const int64_t rows = model_dimension(&model->shape, rule->out);
     const int64_t columns = model_dimension(&model->shape, rule->in);
-    const int64_t chunk_rows = checkpoint_chunk_rows(CHECKPOINT_INT4, rows, columns);
+    const enum checkpoint_type type = format->bits == 8 ? CHECKPOINT_INT8 : CHECKPOINT_INT4;
+    const int64_t chunk_rows = checkpoint_chunk_rows(type, rows, columns);
     const int64_t groups = quantize_group_count(format, columns);
     *linear = (struct quantized_linear){
+        .type = type,
         .rows = rows,
         .columns = columns,
         .groups = groups,
         .chunk_rows = chunk_rows,
         .chunks = (rows + chunk_rows - 1) / chunk_rows,
-        .chunk_bytes = (size_t)(chunk_rows * columns + 1) / 2,
+        .chunk_bytes = (size_t)(chunk_rows * columns * format->bits + 7) / 8,
     };
     linear->packed = malloc((size_t)linear->chunks * linear->chunk_bytes);
     linear->scales = malloc((size_t)(rows * groups) * sizeof(float));
@@ -73,12 +76,17 @@ static void quantize_chunk(struct chunk_task *task, int64_t chunk, float *rows_b
         .column_multiplier = task->column_multiplier,
         .row_multiplier = task->row_multiplier ? task->row_multiplier + begin : NULL,
     };
+    uint8_t *packed = linear->packed + (size_t)chunk * linear->chunk_bytes;
+    double *errors = linear->errors + begin, *squares = errors + linear->rows;
     const int64_t first = begin * linear->groups;
-    const int64_t bad = quantize_rows_int4(
-        task->compute->path, task->format, &source, 0, end - begin,
-        linear->packed + (size_t)chunk * linear->chunk_bytes, linear->scales + first,
-        linear->zero_points ? linear->zero_points + first : NULL, linear->errors + begin,
-        linear->errors + linear->rows + begin, scratch);
+    const int64_t bad =
+        linear->type == CHECKPOINT_INT8
+            ? quantize_rows_int8(&source, task->format->scale_type, 0, end - begin,
+                                 (int8_t *)packed, linear->scales + first, errors, squares, scratch)
+            : quantize_rows_int4(task->compute->path, task->format, &source, 0, end - begin, packed,
+                                 linear->scales + first,
+                                 linear->zero_points ? linear->zero_points + first : NULL, errors,
+                                 squares, scratch);
     if (bad >= 0)
         note_bad_row(task, begin + bad);
 }

@@ -8,8 +8,9 @@
 #include "pipeline/mesh.h"
 
 struct quantized_linear {
+    enum checkpoint_type type; /* of the weights: CHECKPOINT_INT4 or CHECKPOINT_INT8 */
     int64_t rows, columns, groups, chunk_rows, chunks;
-    size_t chunk_bytes;  /* packed nibbles of a whole chunk */
+    size_t chunk_bytes;  /* of a whole chunk: packed nibbles, or int8 */
     uint8_t *packed;     /* (chunks, chunk_bytes) */
     float *scales;       /* (rows, groups) */
     int8_t *zero_points; /* (rows, groups), or NULL when symmetric */

@@ -159,14 +159,14 @@ static void test_refusals(void **state) {
             "is \"awq\", but must be one of \"fptq\", \"rtn\"");
     refused(LEAST "[quantization]\nmethod = \"gptq\"", NULL,
             "\"gptq\" is not available in this version");
-    refused(LEAST "[quantization]\nmethod = \"smoothquant\"", NULL,
-            "is not available in this version");
+    refused(LEAST "[quantization]\nmethod = \"smoothquant\"\npolicy = \"equalized\"", NULL,
+            "quantization.policy = \"equalized\" is not for method = \"smoothquant\"");
     refused(LEAST "[quantization]\npolicy = \"error\"", NULL, "is not available in this version");
     refused(LEAST "[quantization]\nclip = \"mse\"", NULL, "is not available in this version");
     refused(LEAST "[quantization]\nv0 = 20.0\nv1 = 10.0", NULL,
             "v0 (20) is above quantization.v1 (10)");
     refused(LEAST "[quantization]\nweight_bits = 5", NULL,
-            "dir/run.toml: quantization.weight_bits is 5, but must be 4");
+            "dir/run.toml: quantization.weight_bits is 5, but must be 4, 8");
     refused(LEAST "[quantization]\nactivation_bits = 4", NULL,
             "dir/run.toml: quantization.activation_bits is 4, but must be 8, 16");
     refused(LEAST "[quantization]\nweight_bits = -4", NULL, "is -4, but must be an integer, 0 to");

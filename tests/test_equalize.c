@@ -63,6 +63,34 @@ static void scales_are_the_formula(void **state) {
     assert_true(equalize_range(maxima, NULL, CHANNELS) == largest);
 }
 
+static void smooth_scales_are_the_formula(void **state) {
+    (void)state;
+    struct random random = random_start();
+    float maxima[CHANNELS], weights[CHANNELS], scale[CHANNELS];
+    for (int i = 0; i < CHANNELS; i++) {
+        maxima[i] = (float)exp(-14.0 + 24.0 * random_uniform(&random));
+        weights[i] = (float)exp(-14.0 + 16.0 * random_uniform(&random));
+    }
+    maxima[0] = weights[1] = 0.0f;
+    maxima[2] = weights[2] = 1e-5f;
+    weights[3] = INFINITY;
+    for (int kind = 0; kind < 4; kind++) {
+        const float alpha = kind == 0   ? 0.5f
+                            : kind == 1 ? 0.0f
+                            : kind == 2 ? 1.0f
+                                        : (float)random_uniform(&random);
+        equalize_smooth_scale(scale, maxima, weights, CHANNELS, alpha);
+        for (int i = 0; i < CHANNELS; i++) {
+            const bool dead = maxima[i] < 1e-5f || weights[i] < 1e-5f || isinf(weights[i]);
+            const double expected = dead ? 1.0
+                                         : pow((double)maxima[i], (double)alpha) /
+                                               pow((double)weights[i], 1.0 - (double)alpha);
+            assert_true(fabs((double)scale[i] - expected) <= 0x1p-23 * expected);
+        }
+        assert_true(scale[0] == 1.0f && scale[1] == 1.0f && scale[3] == 1.0f);
+    }
+}
+
 /* The channel's maximum lands on log2(2 + m): the point of equalization. */
 static void equalized_maxima_are_logarithms(void **state) {
     (void)state;
@@ -98,6 +126,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(policies_follow_the_thresholds),
         cmocka_unit_test(scales_are_the_formula),
+        cmocka_unit_test(smooth_scales_are_the_formula),
         cmocka_unit_test(equalized_maxima_are_logarithms),
         cmocka_unit_test(heads_of_a_group_share_maxima),
     };

@@ -100,7 +100,7 @@ static void test_policies(void **state) {
     (void)state;
     static const struct {
         struct config_quantization options;
-        enum input_policy policy;
+        enum input_policy policy; /* of all sites */
         bool scaled;
     } cases[] = {
         {{.method = METHOD_FPTQ}, POLICY_EQUALIZED, true},
@@ -132,6 +132,48 @@ static void test_policies(void **state) {
     free(maxima);
 }
 
+/* SmoothQuant: a scale where a norm is, with the words of equalized policies, and nowhere else. */
+static void test_smoothquant(void **state) {
+    (void)state;
+    float *maxima = make_maxima(SITE_NONE), *weights = make_maxima(SITE_NONE);
+    static const struct {
+        enum policy_rule rule;
+        int activation_bits;
+        enum input_policy plain, smooth;
+    } cases[] = {{POLICY_BY_RANGE, 0, POLICY_DYNAMIC, POLICY_EQUALIZED_DYNAMIC},
+                 {POLICY_ALL_DYNAMIC, 8, POLICY_DYNAMIC, POLICY_EQUALIZED_DYNAMIC},
+                 {POLICY_ALL_STATIC, 0, POLICY_STATIC, POLICY_EQUALIZED},
+                 {POLICY_BY_RANGE, 16, POLICY_NONE, POLICY_NONE}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct config config = {.quantization = {.method = METHOD_SMOOTHQUANT,
+                                                       .policy = cases[i].rule,
+                                                       .activation_bits = cases[i].activation_bits,
+                                                       .alpha = 0.25f}};
+        const struct fold_basis basis = {
+            .model = &model, .config = &config, .maxima = maxima, .weight_maxima = weights};
+        struct fold_layer fold;
+        assert_int_equal(fold_layer_decide(&basis, &fold, NULL), STATUS_OK);
+        for (int site = 0; site < SITE_COUNT; site++) {
+            const struct fold_site *decided = &fold.sites[site];
+            const bool smooth = site == SITE_ATTENTION_INPUT || site == SITE_MLP_INPUT;
+            assert_int_equal(decided->policy, smooth ? cases[i].smooth : cases[i].plain);
+            assert_int_equal(decided->scale != NULL, smooth);
+            assert_int_equal(decided->folded, smooth);
+            float range = decided->range;
+            if (smooth) { /* m = w: s = m^(2 alpha - 1) */
+                range = equalize_range(decided->maxima, decided->scale, decided->channels);
+                assert_true(fabs((double)decided->scale[5] * sqrt((double)decided->maxima[5]) - 1) <
+                            1e-6);
+            }
+            assert_true(decided->input_scale ==
+                        (cases[i].rule == POLICY_ALL_STATIC ? range / 127 : 0));
+        }
+        fold_layer_free(&fold);
+    }
+    free(maxima);
+    free(weights);
+}
+
 int main(int count, char **arguments) {
     struct error error;
     if (count != 2 || model_open(arguments[1], &model, &error))
@@ -139,7 +181,8 @@ int main(int count, char **arguments) {
     compute = (struct compute){kernel_path_best(),
                                team_create(2, stage_scratch_bytes(&model, CHUNK, TOKENS))};
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_fold),
-                                       cmocka_unit_test(test_policies)};
+                                       cmocka_unit_test(test_policies),
+                                       cmocka_unit_test(test_smoothquant)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     team_destroy(compute.team);
     model_close(&model);

@@ -215,9 +215,11 @@ static struct trial random_trial(struct random *random) {
         .rows = random_integer(random, 1, 6),
         .columns = random_integer(random, 1, MAX_COLUMNS),
         .magnitude = 1,
-        .format = {random_integer(random, 0, 200), kind > 0,
-                   kind == 2 ? QUANTIZE_AMAX_7 : QUANTIZE_AMAX_7_5,
-                   random_integer(random, 0, 1) ? NUMBER_F16 : NUMBER_F32},
+        .format = {.group_size = random_integer(random, 0, 200),
+                   .symmetric = kind > 0,
+                   .range = kind == 2 ? QUANTIZE_AMAX_7 : QUANTIZE_AMAX_7_5,
+                   .scale_type = random_integer(random, 0, 1) ? NUMBER_F16 : NUMBER_F32,
+                   .bits = 4},
         .type = (enum number_type)random_integer(random, 0, 2),
         .has_column = random_integer(random, 0, 1) != 0,
         .has_row = random_integer(random, 0, 1) != 0,
@@ -262,7 +264,7 @@ static void test_extreme_magnitudes(void **state) {
 static void test_not_finite(void **state) {
     struct random *random = *state;
     enum { ROWS = 7, COLUMNS = 200, GROUPS = 4 };
-    const struct quantize_format format = {64, false, QUANTIZE_AMAX_7_5, NUMBER_F16};
+    const struct quantize_format format = {.group_size = 64, .scale_type = NUMBER_F16, .bits = 4};
     float data[ROWS * COLUMNS], scales[ROWS * GROUPS];
     int8_t zero_points[ROWS * GROUPS];
     uint8_t packed[ROWS * COLUMNS / 2];

@@ -1,6 +1,6 @@
 /* Does a checkpoint say what the model's tensors are?
  *
- *   tool_check_values MODEL CHECKPOINT
+ *   tool_check_values MODEL CHECKPOINT [ALPHA]
  *
  * For every quantized linear of a LLaMA- or BLOOM-family model: its weights, with the equalization
  * scales that the checkpoint holds folded in by the formulas alone (columns times the linear's own;
@@ -8,7 +8,9 @@
  * reads them), against (q - z) * s: within half a step everywhere, and 1e-5 of the weight for
  * rounding. Biases, and norms divided by the scale of what reads them: within the rounding of
  * their type. `folded` says which scales were folded. What is outside the layers is as in the
- * model. Prints the largest distance in steps. */
+ * model. With ALPHA, the scale of what a norm feeds is SmoothQuant's (arXiv 2211.10438), m^ALPHA /
+ * max|W|^(1 - ALPHA) of the checkpoint's m and the model's W, to 1e-6, and other inputs have none.
+ * Prints the largest distance in steps. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +24,7 @@ struct linear {
     const char *name, *consumer; /* the linear that reads its output channel by channel, or NULL */
     bool fused;                  /* rows [head][q, k, v][head_dim]: v alone is what it reads */
     bool keeps_scale;            /* its own scale has no place to be folded into */
+    int norm;                    /* which norm, from 1, it reads; 0: none */
 };
 
 struct family {
@@ -36,12 +39,12 @@ struct family {
 static const struct family llama = {
     .layers = "model.layers.",
     .optional_prefix = "",
-    .linears = {{.name = "self_attn.q_proj"},
-                {.name = "self_attn.k_proj"},
-                {.name = "self_attn.v_proj", .consumer = "self_attn.o_proj"},
+    .linears = {{.name = "self_attn.q_proj", .norm = 1},
+                {.name = "self_attn.k_proj", .norm = 1},
+                {.name = "self_attn.v_proj", .consumer = "self_attn.o_proj", .norm = 1},
                 {.name = "self_attn.o_proj"},
-                {.name = "mlp.gate_proj"},
-                {.name = "mlp.up_proj", .consumer = "mlp.down_proj"},
+                {.name = "mlp.gate_proj", .norm = 2},
+                {.name = "mlp.up_proj", .consumer = "mlp.down_proj", .norm = 2},
                 {.name = "mlp.down_proj"}},
     .norms = {{"input_layernorm", "self_attn.q_proj"}, {"post_attention_layernorm", "mlp.up_proj"}},
     .outer = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"},
@@ -52,9 +55,10 @@ static const struct family bloom = {
     .optional_prefix = "transformer.",
     .linears = {{.name = "self_attention.query_key_value",
                  .consumer = "self_attention.dense",
-                 .fused = true},
+                 .fused = true,
+                 .norm = 1},
                 {.name = "self_attention.dense"},
-                {.name = "mlp.dense_h_to_4h"},
+                {.name = "mlp.dense_h_to_4h", .norm = 2},
                 {.name = "mlp.dense_4h_to_h", .keeps_scale = true}},
     .norms = {{"input_layernorm", "self_attention.query_key_value"},
               {"post_attention_layernorm", "mlp.dense_h_to_4h"}},
@@ -263,6 +267,48 @@ static void check_norm(const char *prefix, const char *norm, const char *reader)
     free(scale.data);
 }
 
+/* max|W_rc| over the linears that read norm `norm` (from 1) and their rows r; to be freed. */
+static double *largest_weights(const char *prefix, int norm, int64_t columns) {
+    double *largest = calloc((size_t)columns, sizeof *largest);
+    float *w = malloc((size_t)columns * sizeof *w);
+    char name[256];
+    for (const struct linear *linear = family->linears; linear->name; linear++) {
+        if (linear->norm != norm)
+            continue;
+        snprintf(name, sizeof name, "%s%s.weight", prefix, linear->name);
+        const struct tensor *tensor = find(name);
+        for (int64_t r = 0; r < tensor_rows(tensor); r++) {
+            tensor_read_f32(tensor, r, r + 1, w);
+            for (int64_t c = 0; c < columns; c++)
+                largest[c] = fmax(largest[c], fabs((double)w[c]));
+        }
+    }
+    free(w);
+    return largest;
+}
+
+static void check_smooth(const char *prefix, const struct linear *linear, double alpha) {
+    char module[200];
+    snprintf(module, sizeof module, "%s%s", prefix, linear->name);
+    struct values scale = read_values(module, "equalization");
+    struct values m = read_values(module, "input_absmax");
+    if ((scale.count > 0) != (linear->norm > 0))
+        fail(module);
+    if (linear->norm) {
+        double *largest = largest_weights(prefix, linear->norm, m.count);
+        for (int64_t c = 0; c < m.count; c++) {
+            const bool dead = m.data[c] < 1e-5 || largest[c] < 1e-5;
+            const double expected =
+                dead ? 1 : pow((double)m.data[c], alpha) / pow(largest[c], 1 - alpha);
+            if (!(fabs(scale.data[c] - expected) <= 1e-6 * expected))
+                fail(module);
+        }
+        free(largest);
+    }
+    free(scale.data);
+    free(m.data);
+}
+
 /* A tensor outside the layers; a tied head is not stored. */
 static void check_outer(const char *name, bool tied) {
     const struct tensor *tensor = find(name);
@@ -285,8 +331,8 @@ static int64_t either(const json_t *config, const char *first, const char *secon
 }
 
 int main(int count, char **arguments) {
-    if (count != 3) {
-        fprintf(stderr, "usage: tool_check_values MODEL CHECKPOINT\n");
+    if (count != 3 && count != 4) {
+        fprintf(stderr, "usage: tool_check_values MODEL CHECKPOINT [ALPHA]\n");
         return 2;
     }
     if (model_source_open(arguments[1], &source, &error) ||
@@ -305,8 +351,11 @@ int main(int count, char **arguments) {
     for (int64_t layer = 0; layer < layers; layer++) {
         char prefix[100];
         snprintf(prefix, sizeof prefix, "%s%lld.", family->layers, (long long)layer);
-        for (const struct linear *linear = family->linears; linear->name; linear++, linears++)
+        for (const struct linear *linear = family->linears; linear->name; linear++, linears++) {
             worst = fmax(worst, check_linear(prefix, linear));
+            if (count == 4)
+                check_smooth(prefix, linear, strtod(arguments[3], NULL));
+        }
         for (int i = 0; i < 2; i++)
             check_norm(prefix, family->norms[i].name, family->norms[i].reader);
     }

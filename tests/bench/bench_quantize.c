@@ -50,7 +50,8 @@ static double quantize_rate(struct bench *bench, const struct quantize_format *f
 
 static void print_rates(struct bench *bench, enum number_type type, int64_t group, bool symmetric,
                         bool folded) {
-    const struct quantize_format format = {group, symmetric, QUANTIZE_AMAX_7_5, NUMBER_F16};
+    const struct quantize_format format = {
+        .group_size = group, .symmetric = symmetric, .scale_type = NUMBER_F16, .bits = 4};
     const struct quantize_source source = {.data = bench->data,
                                            .type = type,
                                            .columns = COLUMNS,

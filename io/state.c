@@ -39,8 +39,8 @@ static bool write_all(int file, const void *data, size_t bytes) {
 }
 
 /* Write and sync the temporary file; false with errno where that fails. */
-static bool write_temporary(const char *path, const char owner[65], const void *data,
-                            size_t bytes) {
+static bool write_temporary(const char *path, const char owner[65],
+                            const struct state_piece *pieces, int count) {
     char sum[SUM + 1];
     struct digest *digest = digest_create();
     if (!digest) {
@@ -50,14 +50,17 @@ static bool write_temporary(const char *path, const char owner[65], const void *
     digest_update(digest, magic, MAGIC);
     digest_update(digest, owner, SUM);
     digest_update(digest, "\n", 1);
-    digest_update(digest, data, bytes);
+    for (int i = 0; i < count; i++)
+        digest_update(digest, pieces[i].data, pieces[i].bytes);
     digest_finish(digest, sum);
     const int file = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0666);
     if (file < 0)
         return false;
-    const bool written = write_all(file, magic, MAGIC) && write_all(file, owner, SUM) &&
-                         write_all(file, "\n", 1) && write_all(file, data, bytes) &&
-                         write_all(file, sum, SUM) && fsync(file) == 0;
+    bool written =
+        write_all(file, magic, MAGIC) && write_all(file, owner, SUM) && write_all(file, "\n", 1);
+    for (int i = 0; written && i < count; i++)
+        written = write_all(file, pieces[i].data, pieces[i].bytes);
+    written = written && write_all(file, sum, SUM) && fsync(file) == 0;
     const int number = errno;
     const bool closed = close(file) == 0;
     if (!written)
@@ -76,14 +79,14 @@ static void sync_folder(const char *output) {
     free(folder);
 }
 
-enum status state_write(const char *output, const char *record, const char owner[65],
-                        const void *data, size_t bytes, struct error *error) {
+enum status state_write_pieces(const char *output, const char *record, const char owner[65],
+                               const struct state_piece *pieces, int count, struct error *error) {
     char *temporary = record_path(output, record, ".tmp");
     char *final = record_path(output, record, "");
     enum status status = STATUS_OK;
     if (!temporary || !final) {
         status = error_set(error, STATUS_FAILED, "%s: out of memory", output);
-    } else if (!write_temporary(temporary, owner, data, bytes) || rename(temporary, final) != 0) {
+    } else if (!write_temporary(temporary, owner, pieces, count) || rename(temporary, final) != 0) {
         status = error_set(error, STATUS_FAILED, "%s: the state cannot be saved: %s%s", temporary,
                            strerror(errno),
                            errno == ENOSPC || errno == EDQUOT ? " (the disk is full)" : "");
@@ -94,6 +97,12 @@ enum status state_write(const char *output, const char *record, const char owner
     free(temporary);
     free(final);
     return status;
+}
+
+enum status state_write(const char *output, const char *record, const char owner[65],
+                        const void *data, size_t bytes, struct error *error) {
+    const struct state_piece piece = {data, bytes};
+    return state_write_pieces(output, record, owner, &piece, 1, error);
 }
 
 /* The whole file; NULL with errno where that fails. */

@@ -18,6 +18,13 @@ enum { STATE_NAME = 64 };
 /* `output` is the checkpoint, NAME.h5; NAME.parts/ must be there. */
 enum status state_write(const char *output, const char *record, const char owner[65],
                         const void *data, size_t bytes, struct error *error);
+/* The same, of data in pieces that follow each other. */
+struct state_piece {
+    const void *data;
+    size_t bytes;
+};
+enum status state_write_pieces(const char *output, const char *record, const char owner[65],
+                               const struct state_piece *pieces, int count, struct error *error);
 /* *data: malloc'ed. Without such a record *data is NULL and the status STATUS_OK. STATUS_INPUT when
  * it is damaged or another owner's. */
 enum status state_read(const char *output, const char *record, const char owner[65], void **data,

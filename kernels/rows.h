@@ -34,6 +34,8 @@ struct row_functions {
                     int64_t position);
     /* sum[i] = sum[i] * factor + x[i] */
     void (*scale_add)(float *sum, float factor, const float *x, int64_t count);
+    /* Sum of (x - scale q)^2, q = clamp(rint(x * (1 / scale)), -127, 127). */
+    float (*int8_error)(const float *x, int64_t count, float scale);
     /* output[i] = x[i] / divisor, and never -0. */
     void (*divide)(float *output, const float *x, float divisor, int64_t count);
 };

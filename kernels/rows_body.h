@@ -174,6 +174,28 @@ static void scale_add(float *total, float factor, const float *x, int64_t count)
         total[i] = fmaf(total[i], factor, x[i]);
 }
 
+/* (x - scale q)^2: added to 1.5 * 2^23, a small number is rounded to an integer, half to even. */
+static inline float int8_square(float x, float scale, float inverse) {
+    const float product = x * inverse;
+    const float low = product < 127.0f ? product : 127.0f;
+    const float clamped = low > -127.0f ? low : -127.0f;
+    const float difference = x - scale * ((clamped + 0x1.8p23f) - 0x1.8p23f);
+    return difference * difference;
+}
+
+static float int8_error(const float *x, int64_t count, float scale) {
+    const float inverse = 1.0f / scale;
+    float lanes[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+#pragma omp simd
+        for (int lane = 0; lane < LANES; lane++)
+            lanes[lane] += int8_square(x[i + lane], scale, inverse);
+    for (int lane = 0; i + lane < count; lane++)
+        lanes[lane] += int8_square(x[i + lane], scale, inverse);
+    return sum_of_lanes(lanes);
+}
+
 /* Adding 0 makes 0 of -0: which zero a sum of zeros is may depend on how many there were. */
 static void divide(float *output, const float *x, float divisor, int64_t count) {
 #pragma omp simd
@@ -185,5 +207,6 @@ static void divide(float *output, const float *x, float divisor, int64_t count) 
     {                                                                                              \
         .norm_rms = norm_rms, .norm_layer = norm_layer, .rotate = rotate,                          \
         .silu_multiply = silu_multiply, .gelu_tanh = gelu_tanh, .add = add,                        \
-        .narrow_bf16 = narrow_bf16, .softmax = softmax, .scale_add = scale_add, .divide = divide,  \
+        .narrow_bf16 = narrow_bf16, .softmax = softmax, .scale_add = scale_add,                    \
+        .int8_error = int8_error, .divide = divide,                                                \
     }

@@ -11,6 +11,7 @@
 struct pass {
     const struct calibration *calibration;
     float *maxima;  /* (layers of the stage, model_layer_channels) */
+    int64_t window; /* that is passing */
     double longest; /* seconds, of a chunk */
     struct timing *timing;
 };
@@ -44,16 +45,27 @@ static enum status check_finite(const struct pass *pass, struct error *error) {
     return STATUS_OK;
 }
 
+static void take_rows(void *context, int layer, enum site site, const float *x, int64_t position,
+                      int64_t tokens) {
+    const struct pass *pass = context;
+    site_sample_take(pass->calibration->sample, layer, site, pass->window, x, position, tokens);
+}
+
 static enum status visit(void *context, const struct stream_chunk *chunk, const int32_t *ids,
                          float *hidden, const struct stage_hook *hook, struct error *error) {
-    const struct pass *pass = context;
+    struct pass *pass = context;
     struct stage *stage = pass->calibration->stage;
     if (ids) {
         const enum status status = stage_embed(stage, ids, chunk->tokens, hidden, error);
         if (status)
             return status;
     }
-    const struct stage_observer observer = {.maxima = pass->maxima};
+    pass->window = pass->calibration->resume->todo[chunk->sequence];
+    const struct stage_observer observer = {
+        .maxima = pass->maxima,
+        .site = pass->calibration->sample->tokens ? take_rows : NULL,
+        .context = pass,
+    };
     stage_forward(stage, hidden, chunk->position, chunk->tokens, &observer, hook);
     /* Before it is passed on: a fault is named by the rank where it began. */
     return check_finite(pass, error);
@@ -132,6 +144,7 @@ enum status calibrate_run(const struct calibration *calibration, float *maxima,
     const int64_t count =
         (stage->layer_end - stage->layer_begin) * model_layer_channels(stage->model);
     MPI_Allreduce(MPI_IN_PLACE, maxima, (int)count, MPI_FLOAT, MPI_MAX, mesh->stage_peers);
+    site_sample_reduce(calibration->sample, mesh->stage_peers);
     timing_add(timing, SECTION_REDUCE, &since);
     return STATUS_OK;
 }

@@ -6,6 +6,7 @@
 #include "io/sample.h"
 #include "pipeline/mesh.h"
 #include "pipeline/resume.h"
+#include "pipeline/site_sample.h"
 #include "pipeline/stage.h"
 #include "pipeline/stop.h"
 #include "pipeline/timing.h"
@@ -16,15 +17,16 @@ struct calibration {
     const struct plan *plan;
     struct stage *stage;
     const struct sample_windows *windows;
-    struct resume *resume; /* its todo: the windows to pass; the state is saved now and then */
+    struct resume *resume;      /* its todo: the windows to pass; the state is saved now and then */
+    struct site_sample *sample; /* its rows are taken on the way; without tokens: none */
     const struct stop *stop;
 };
 
 /* Collective. maxima: (layers of the stage, model_layer_channels), zero at the start or what an
- * earlier run has; the same on all replicas of a stage at the end. STATUS_STOPPED when it was to
- * stop: what is done is in the state. Ranks left over take part with an empty stage and maxima
- * NULL. A NaN or an infinity stops the run: STATUS_INPUT naming layer, site, channel and rank (and
- * the weight it comes from, where one is not finite). */
+ * earlier run has; the same on all replicas of a stage at the end, as are the sample's rows.
+ * STATUS_STOPPED when it was to stop: what is done is in the state. Ranks left over take part with
+ * an empty stage and maxima NULL. A NaN or an infinity stops the run: STATUS_INPUT naming layer,
+ * site, channel and rank (and the weight it comes from, where one is not finite). */
 enum status calibrate_run(const struct calibration *calibration, float *maxima,
                           struct timing *timing, struct error *error);
 

@@ -546,6 +546,12 @@ const char *config_method_name(const struct config *config) {
     return find_key("quantization", "method")->choices[config->quantization.method];
 }
 
+bool config_needs_sample(const struct config *config) {
+    return config->quantization.policy == POLICY_BY_ERROR ||
+           config->quantization.clip == CLIP_OUTPUT ||
+           config->quantization.static_scale == STATIC_SCALE_LEAST_SQUARES;
+}
+
 struct quantize_format config_weight_format(const struct config *config) {
     const struct config_quantization *quantization = &config->quantization;
     const int bits = method_weight_bits(quantization);

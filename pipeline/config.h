@@ -23,7 +23,8 @@ enum policy_rule {
     POLICY_ALL_EQUALIZED,
     POLICY_ALL_DYNAMIC
 };
-enum clip_rule { CLIP_NONE, CLIP_MSE };
+enum clip_rule { CLIP_NONE, CLIP_MSE, CLIP_OUTPUT };
+enum static_scale_rule { STATIC_SCALE_MAXIMUM, STATIC_SCALE_LEAST_SQUARES };
 enum evaluation_bos { EVALUATION_BOS_AUTO, EVALUATION_BOS_ALWAYS, EVALUATION_BOS_NEVER };
 enum run_precision { PRECISION_AUTO, PRECISION_BF16, PRECISION_F32 };
 
@@ -41,6 +42,7 @@ struct config_calibration {
     int64_t sequence_length; /* tokens */
     int64_t chunk_tokens;    /* tokens in a microbatch; does not change any result */
     uint64_t seed;
+    int64_t sample_tokens; /* rows of each site that are kept, where something needs them */
 };
 
 struct config_quantization {
@@ -57,6 +59,7 @@ struct config_quantization {
     float c;     /* EQUALIZE_LOG1P only */
     float alpha; /* METHOD_SMOOTHQUANT only */
     enum clip_rule clip;
+    enum static_scale_rule static_scale;
 };
 
 struct config_output {
@@ -117,6 +120,9 @@ enum status config_full_text(const struct config *config, char **text, struct er
 
 /* "fptq", "rtn", "smoothquant", "gptq" */
 const char *config_method_name(const struct config *config);
+/* Whether something is decided by measuring on a sample of the activations
+ * (pipeline/site_sample.h). */
+bool config_needs_sample(const struct config *config);
 /* The format of the weights, for kernels/quantize. */
 struct quantize_format config_weight_format(const struct config *config);
 

@@ -10,7 +10,8 @@ static const char *const scale_type_words[] = {"f32", "f16", NULL}; /* enum numb
 static const char *const policy_words[] = {"range",     "error",   "static",
                                            "equalized", "dynamic", NULL};
 static const char *const equalization_words[] = {"log2", "log1p", NULL};
-static const char *const clip_words[] = {"none", "mse", NULL};
+static const char *const clip_words[] = {"none", "mse", "output", NULL};
+static const char *const static_scale_words[] = {"maximum", "least-squares", NULL};
 static const char *const layout_words[] = {"single", "sharded", NULL};
 static const char *const compression_words[] = {"none", "zstd", NULL};
 static const char *const bos_words[] = {"auto", "always", "never", NULL};
@@ -35,6 +36,9 @@ static const struct config_key keys[] = {
      1048576, .help = "tokens passed from stage to stage at once; changes no result"},
     {"calibration", "seed", CONFIG_INTEGER, FIELD(calibration.seed), "0", 0, 0x1p62,
      .decides_content = true, .help = "chooses the documents"},
+    {"calibration", "sample_tokens", CONFIG_INTEGER, FIELD(calibration.sample_tokens), "512", 1,
+     65536, .decides_content = true,
+     .help = "tokens whose activations are kept, for what is decided by measuring"},
 
     {"quantization", "method", CONFIG_CHOICE, FIELD(quantization.method), "\"fptq\"",
      .choices = method_words, .not_available = 1u << METHOD_GPTQ, .decides_content = true,
@@ -72,8 +76,11 @@ static const struct config_key keys[] = {
      .decides_content = true,
      .help = "for method = \"smoothquant\": how much of the range goes into the weights"},
     {"quantization", "clip", CONFIG_CHOICE, FIELD(quantization.clip), "\"none\"",
-     .choices = clip_words, .not_available = 1u << CLIP_MSE, .decides_content = true,
-     .help = "narrowing of the weights' ranges"},
+     .choices = clip_words, .not_available = 1u << CLIP_MSE | 1u << CLIP_OUTPUT,
+     .decides_content = true, .help = "narrowing of the weights' ranges"},
+    {"quantization", "static_scale", CONFIG_CHOICE, FIELD(quantization.static_scale), "\"maximum\"",
+     .choices = static_scale_words, .decides_content = true,
+     .help = "scale of static activations: of their largest value, or of least squared error"},
 
     {"output", "checkpoint", CONFIG_FILE, FIELD(output.checkpoint),
      .help = "the HDF5 file to write, NAME.h5"},

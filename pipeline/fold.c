@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/static_scale.h"
 #include "pipeline/method.h"
 
 static enum input_policy choose_policy(const struct config_quantization *options, float range) {
@@ -57,6 +58,27 @@ static enum status make_scale(const struct fold_basis *basis, enum site site,
     return STATUS_OK;
 }
 
+/* The per-tensor scale. */
+static enum status make_input_scale(const struct fold_basis *basis, enum site site,
+                                    struct fold_site *decided, struct error *error) {
+    const float range = equalize_range(decided->maxima, decided->scale, decided->channels);
+    decided->input_scale = range / 127.0f;
+    if (basis->config->quantization.static_scale == STATIC_SCALE_MAXIMUM || range <= 0)
+        return STATUS_OK;
+    const int64_t tokens = basis->sample->tokens;
+    float *rows = malloc((size_t)(tokens * decided->channels) * sizeof *rows);
+    if (rows) {
+        site_sample_rows(basis->sample, basis->layer, site, decided->scale, rows);
+        decided->input_scale =
+            static_scale_least_squares(basis->compute, rows, tokens, decided->channels, range);
+    }
+    free(rows);
+    return rows && decided->input_scale > 0
+               ? STATUS_OK
+               : error_set(error, STATUS_FAILED, "no memory to find a scale for %s",
+                           site_name(site));
+}
+
 static enum status decide_site(const struct fold_basis *basis, enum site site,
                                struct fold_site *decided, struct error *error) {
     const struct config_quantization *options = &basis->config->quantization;
@@ -72,8 +94,7 @@ static enum status decide_site(const struct fold_basis *basis, enum site site,
     if (method_activation_bits(options) == 16)
         decided->policy = POLICY_NONE;
     if (!status && input_policy_is_static(decided->policy))
-        decided->input_scale =
-            equalize_range(decided->maxima, decided->scale, decided->channels) / 127.0f;
+        status = make_input_scale(basis, site, decided, error);
     return status;
 }
 

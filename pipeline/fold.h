@@ -10,6 +10,7 @@
 #include "kernels/equalize.h"
 #include "pipeline/architecture.h"
 #include "pipeline/config.h"
+#include "pipeline/site_sample.h"
 
 struct fold_site {
     int64_t channels;
@@ -34,6 +35,10 @@ struct fold_basis {
     const float *maxima; /* (model_layer_channels) of the layer; must outlive the result */
     /* (model_layer_channels) of pipeline/weight_maxima.h, where method_of()->smooths; else NULL */
     const float *weight_maxima;
+    /* For static_scale = "least-squares": the layer, and rows of its sites. */
+    int layer;
+    const struct compute *compute;
+    const struct site_sample *sample;
 };
 
 /* STATUS_FAILED only when memory runs out. */

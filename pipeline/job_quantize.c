@@ -14,6 +14,7 @@
 #include "pipeline/quantize_layer.h"
 #include "pipeline/results.h"
 #include "pipeline/resume.h"
+#include "pipeline/site_sample.h"
 #include "pipeline/stop.h"
 
 struct job {
@@ -24,6 +25,7 @@ struct job {
     struct stage stage;
     struct sample_windows windows;
     float *maxima; /* (layers of the stage, model_layer_channels) */
+    struct site_sample sample;
     char tokenizer_digest[65];
     struct resume resume;
     struct stop stop;
@@ -125,6 +127,9 @@ static enum status take_up(struct job *job, struct error *error) {
     enum status status = job->maxima ? results_create(&job->results, job->model.shape.layers, error)
                                      : error_set(error, STATUS_FAILED, "no memory for %lld ranges",
                                                  (long long)ranges);
+    if (!status)
+        status = site_sample_create(&job->sample, &job->model, job->config, job->launch.layer_begin,
+                                    job->launch.layer_end, error);
     status = mesh_agree(&job->launch.mesh, status, error);
     const struct resume_run run = {
         .mesh = &job->launch.mesh,
@@ -134,6 +139,7 @@ static enum status take_up(struct job *job, struct error *error) {
         .windows = &job->windows,
         .layer_begin = job->launch.layer_begin,
         .layer_end = job->launch.layer_end,
+        .sample = &job->sample,
         .restart = job->options->restart,
     };
     return status ? status : resume_open(&job->resume, &run, job->maxima, keep_result, job, error);
@@ -159,6 +165,7 @@ static enum status calibrate(struct job *job, struct error *error) {
         .stage = &job->stage,
         .windows = &job->windows,
         .resume = &job->resume,
+        .sample = &job->sample,
         .stop = &job->stop,
     };
     if (!status)
@@ -176,6 +183,7 @@ static enum status quantize(struct job *job, struct error *error) {
         .layer_begin = job->launch.layer_begin,
         .layer_end = job->launch.layer_end,
         .maxima = job->maxima,
+        .sample = &job->sample,
         .resume = &job->resume,
         .stop = &job->stop,
     };
@@ -260,6 +268,7 @@ enum status job_quantize(const struct config *config, const struct options *opti
     resume_close(&job.resume);
     sample_free(&job.windows);
     free(job.maxima);
+    site_sample_free(&job.sample);
     model_close(&job.model);
     launch_end(&job.launch);
     return status;

@@ -5,6 +5,7 @@
 #include "kernels/attention.h"
 #include "pipeline/log.h"
 #include "pipeline/memory.h"
+#include "pipeline/site_sample.h"
 #include "pipeline/stage.h"
 #include "pipeline/weights.h"
 
@@ -75,7 +76,7 @@ static void estimate_memory(const struct model *model, const struct config *conf
         tokens * 4 * (outputs + 4 * shape->hidden + model_dimension(shape, DIMENSION_QUERY)) +
         (int64_t)matmul_packed_bytes(PATH_AVX512, MATMUL_F32, tokens, widest) +
         plan->sequence_length * shape->head_dim * 4 + plan->samples * plan->sequence_length * 4 +
-        layers * model_layer_channels(model) * 4 +
+        layers * model_layer_channels(model) * 4 + site_sample_bytes(model, config, layers) +
         threads * (int64_t)stage_scratch_bytes(model, tokens, plan->sequence_length);
     plan->memory_base = BASE_BYTES;
     plan->memory_rank =

@@ -285,6 +285,9 @@ static enum status decide_layer(const struct quantize_job *job, int layer, struc
         .config = job->config,
         .maxima = job->maxima + (layer - job->layer_begin) * channels,
         .weight_maxima = largest,
+        .layer = layer,
+        .compute = job->compute,
+        .sample = job->sample,
     };
     if (!status)
         status = fold_layer_decide(&basis, fold, error);

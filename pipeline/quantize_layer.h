@@ -24,7 +24,8 @@ struct quantize_job {
     const struct config *config;
     const struct compute *compute;
     int layer_begin, layer_end;
-    const float *maxima;         /* (layers, model_layer_channels), the same on all replicas */
+    const float *maxima;              /* (layers, model_layer_channels), the same on all replicas */
+    const struct site_sample *sample; /* of the stage's layers, the same on all replicas */
     const struct resume *resume; /* tells the finished layers, keeps the results of the others */
     const struct stop *stop;
 };

@@ -51,6 +51,36 @@ static enum status allocate(struct resume *resume, struct error *error) {
                            (long long)samples);
 }
 
+/* Rows of the sample, layer by layer, a site of one at a time: counts are ints. */
+static enum status spread_sample(const struct resume_run *run, const struct resume_found *found,
+                                 struct error *error) {
+    const int64_t tokens = run->sample->tokens;
+    int64_t widest = 0;
+    for (int site = 0; site < SITE_COUNT; site++)
+        widest = widest > model_site_channels(run->model, (enum site)site)
+                     ? widest
+                     : model_site_channels(run->model, (enum site)site);
+    uint16_t *rows = malloc((size_t)(tokens * widest) * sizeof *rows + 1);
+    const enum status status = mesh_agree(
+        run->mesh,
+        rows ? STATUS_OK : error_set(error, STATUS_FAILED, "no memory for a site's sample"), error);
+    for (int layer = 0; !status && tokens && found->anything && layer < run->model->shape.layers;
+         layer++)
+        for (int site = 0; site < SITE_COUNT; site++) {
+            const int64_t count = tokens * model_site_channels(run->model, (enum site)site);
+            const int64_t offset = tokens * model_site_offset(run->model, (enum site)site);
+            if (run->mesh->rank == 0)
+                memcpy(rows, site_sample_layer(&found->sample, layer) + offset,
+                       (size_t)count * sizeof *rows);
+            MPI_Bcast(rows, (int)count, MPI_UINT16_T, 0, MPI_COMM_WORLD);
+            if (layer >= run->layer_begin && layer < run->layer_end)
+                memcpy(site_sample_layer(run->sample, layer) + offset, rows,
+                       (size_t)count * sizeof *rows);
+        }
+    free(rows);
+    return status;
+}
+
 /* What rank 0 found goes to all; each keeps the maxima of its layers. */
 static enum status spread(struct resume *resume, struct resume_found *found, float *maxima,
                           struct error *error) {
@@ -84,7 +114,7 @@ static enum status spread(struct resume *resume, struct resume_found *found, flo
             memcpy(maxima + (layer - run->layer_begin) * channels, layer_maxima, bytes);
     }
     free(layer_maxima);
-    return status;
+    return status ? status : spread_sample(run, found, error);
 }
 
 static void list_todo(struct resume *resume) {
@@ -145,21 +175,20 @@ enum status resume_save(struct resume *resume, const float *maxima, struct error
     const struct resume_run *run = &resume->run;
     const double begin = timing_now();
     const struct resume_ranges head = {run->layer_begin, run->layer_end,
-                                       model_layer_channels(run->model), run->windows->samples};
-    const size_t bitmap = resume_bitmap_bytes(head.samples);
-    const size_t ranges = (size_t)stage_channels(run) * sizeof *maxima;
-    unsigned char *data = malloc(sizeof head + bitmap + ranges);
-    if (!data)
-        return error_set(error, STATUS_FAILED, "no memory to save the state (rank %d)",
-                         run->mesh->rank);
-    memcpy(data, &head, sizeof head);
-    memcpy(data + sizeof head, resume->done, bitmap);
-    memcpy(data + sizeof head + bitmap, maxima, ranges);
+                                       model_layer_channels(run->model), run->windows->samples,
+                                       run->sample->tokens};
+    const size_t channels = (size_t)stage_channels(run);
+    const struct state_piece pieces[] = {
+        {&head, sizeof head},
+        {resume->done, resume_bitmap_bytes(head.samples)},
+        {maxima, channels * sizeof *maxima},
+        {run->sample->values, channels * (size_t)run->sample->tokens * sizeof *run->sample->values},
+    };
     char record[STATE_NAME];
     snprintf(record, sizeof record, "ranges-%04d-%05d", resume->generation, run->mesh->rank);
-    const enum status status = state_write(run->config->output.checkpoint, record, resume->owner,
-                                           data, sizeof head + bitmap + ranges, error);
-    free(data);
+    const enum status status =
+        state_write_pieces(run->config->output.checkpoint, record, resume->owner, pieces,
+                           sizeof pieces / sizeof pieces[0], error);
     const double now = timing_now(), interval = interval_by_duration * (now - begin);
     resume->next_save = now + (interval > least_interval ? interval : least_interval);
     return status;

@@ -1,12 +1,13 @@
 /* Taking up an interrupted run: what is saved while it runs, and read when it starts again.
  *
- * The ranges are maxima, which have no order and may be taken of a window twice: so a state is a
- * set of (layers, windows that passed through them, maxima), one record "ranges-GGGG-RRRRR" for
- * each rank of a generation (a start of the program). Stages save when it suits them, with no
- * agreement between them. A new run, with any number of ranks, takes for every layer the largest of
- * all records, skips the windows that every layer has, and repeats the rest. Its first record
- * stands before those of the generation before are removed. A record that is damaged is left out
- * with a warning: its windows are computed again.
+ * The ranges are maxima, which have no order and may be taken of a window twice, and so are the
+ * rows of the site samples (site_sample.h): so a state is a set of (layers, windows that passed
+ * through them, maxima, rows), one record "ranges-GGGG-RRRRR" for each rank of a generation (a
+ * start of the program). Stages save when it suits them, with no agreement between them. A new run,
+ * with any number of ranks, takes for every layer the largest of all records, joins their rows
+ * (rank 0 holds those of all layers meanwhile), skips the windows that every layer has, and repeats
+ * the rest. Its first record stands before those of the generation before are removed. A record
+ * that is damaged is left out with a warning: its windows are computed again.
  *
  * A layer is finished when its part of the checkpoint is there with the record "layer-LLLLL" of its
  * results. Everything belongs to the record "fingerprint": what decides the content (configuration,
@@ -21,6 +22,7 @@
 #include "pipeline/config.h"
 #include "pipeline/mesh.h"
 #include "pipeline/quantize_layer.h"
+#include "pipeline/site_sample.h"
 
 /* What the run is. */
 struct resume_run {
@@ -30,6 +32,7 @@ struct resume_run {
     enum kernel_path path;
     const struct sample_windows *windows;
     int layer_begin, layer_end; /* of this rank's stage */
+    struct site_sample *sample; /* of this rank's stage, kept with the ranges */
     bool restart;               /* forget what an interrupted run left */
 };
 
@@ -47,7 +50,8 @@ struct resume {
 };
 
 /* Collective. Read what an interrupted run of the same fingerprint left, or clear the place for a
- * new one. maxima (layers of the stage, model_layer_channels) become those read, or zero. Rank 0
+ * new one. maxima (layers of the stage, model_layer_channels) become those read, or zero, and so do
+ * the sample's rows. Rank 0
  * calls keep(context, result) for every site of the finished layers. STATUS_INPUT when another run
  * writes this checkpoint, or what is there has another fingerprint and restart is false: the
  * differing key is named. */
@@ -77,6 +81,7 @@ struct resume_found {
     int generation;              /* the latest */
     uint8_t *done;               /* bit w: every layer has window w */
     float *maxima;               /* (layers, model_layer_channels) */
+    struct site_sample sample;   /* of all layers */
     bool *finished;              /* (layers) */
     struct site_result *results; /* (layers, SITE_COUNT), of the finished */
 };
@@ -87,10 +92,10 @@ enum status resume_read(const struct resume_run *run, char owner[65], struct res
                         struct error *error);
 void resume_found_free(struct resume_found *found);
 
-/* A "ranges" record: this, resume_bitmap_bytes() of windows, the maxima. */
+/* A "ranges" record: this, resume_bitmap_bytes() of windows, the maxima, the rows of the sample. */
 struct resume_ranges {
     int32_t layer_begin, layer_end;
-    int64_t channels, samples;
+    int64_t channels, samples, sample_tokens;
 };
 size_t resume_bitmap_bytes(int64_t samples);
 

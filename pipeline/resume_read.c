@@ -62,7 +62,7 @@ static enum status make_fingerprint(const struct resume_run *run, char **text,
         fprintf(out, "run.isa = \"%s\"\n", kernel_path_name(run->path));
         fprintf(out, "the model's files = %s\nthe model's weights = %s\n", model, weights);
         fprintf(out, "the text's tokens = %s\n", run->windows->digest);
-        fprintf(out, "version = %s, state 1\n", FPTQ_VERSION);
+        fprintf(out, "version = %s, state 2\n", FPTQ_VERSION);
     }
     free(toml);
     if (!out || fclose(out) != 0)
@@ -129,10 +129,13 @@ static bool add_ranges(const struct ranges_sum *sum, const unsigned char *data, 
         return false;
     memcpy(&head, data, sizeof head);
     if (head.layer_begin < 0 || head.layer_end > layers || head.layer_begin > head.layer_end ||
-        head.channels != channels || head.samples != sum->run->windows->samples)
+        head.channels != channels || head.samples != sum->run->windows->samples ||
+        head.sample_tokens != sum->run->sample->tokens)
         return false;
     const int64_t count = (head.layer_end - head.layer_begin) * channels;
-    if (bytes != sizeof head + bitmap + (size_t)count * sizeof(float))
+    const int64_t values = count * head.sample_tokens;
+    if (bytes !=
+        sizeof head + bitmap + (size_t)count * sizeof(float) + (size_t)values * sizeof(uint16_t))
         return false;
     const uint8_t *windows = data + sizeof head;
     for (int layer = head.layer_begin; layer < head.layer_end; layer++)
@@ -142,6 +145,9 @@ static bool add_ranges(const struct ranges_sum *sum, const unsigned char *data, 
     float *to = sum->found->maxima + head.layer_begin * channels;
     for (int64_t i = 0; i < count; i++)
         to[i] = from[i] > to[i] ? from[i] : to[i];
+    if (values)
+        site_sample_join(site_sample_layer(&sum->found->sample, head.layer_begin),
+                         (const uint16_t *)(const void *)(from + count), values);
     return true;
 }
 
@@ -216,9 +222,10 @@ static enum status allocate(const struct resume_run *run, struct resume_found *f
     found->maxima = calloc(layers * (size_t)model_layer_channels(run->model), sizeof(float));
     found->finished = calloc(layers, sizeof *found->finished);
     found->results = calloc(layers * SITE_COUNT, sizeof *found->results);
-    return found->done && found->maxima && found->finished && found->results
-               ? STATUS_OK
-               : error_set(error, STATUS_FAILED, "no memory for the state");
+    if (!found->done || !found->maxima || !found->finished || !found->results)
+        return error_set(error, STATUS_FAILED, "no memory for the state");
+    return site_sample_create(&found->sample, run->model, run->config, 0, run->model->shape.layers,
+                              error);
 }
 
 void resume_found_free(struct resume_found *found) {
@@ -226,6 +233,7 @@ void resume_found_free(struct resume_found *found) {
     free(found->maxima);
     free(found->finished);
     free(found->results);
+    site_sample_free(&found->sample);
     *found = (struct resume_found){0};
 }
 

@@ -35,6 +35,7 @@ sequence_length = 256
 chunk_tokens = 64
 [quantization]
 group_size = 64
+static_scale = "least-squares"
 [output]
 checkpoint = "out.h5"
 compression = "zstd"

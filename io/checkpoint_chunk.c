@@ -200,8 +200,9 @@ static void sink_packed(const uint8_t *packed, size_t count, sink_function *sink
     }
 }
 
-static enum status stream_chunks(hid_t dataset, const struct checkpoint_shape *shape,
-                                 sink_function *sink, void *context, struct error *error) {
+enum status checkpoint_dataset_chunks(hid_t dataset, const struct checkpoint_shape *shape,
+                                      checkpoint_rows_function *take, void *context,
+                                      struct error *error) {
     struct buffer stored = {NULL, 0}, plain = {NULL, 0};
     size_t stored_bytes = 0;
     enum status status = STATUS_OK;
@@ -213,16 +214,35 @@ static enum status stream_chunks(hid_t dataset, const struct checkpoint_shape *s
         status = chunk_fetch(dataset, shape, row, &stored, &stored_bytes, error);
         if (status == STATUS_OK)
             status = chunk_decode(shape, row, stored.data, stored_bytes, plain.data, error);
-        if (status != STATUS_OK)
-            break;
-        if (shape->type == CHECKPOINT_INT4)
-            sink_packed(plain.data, (size_t)rows * (size_t)shape->columns, sink, context);
-        else
-            sink(context, plain.data, checkpoint_shape_packed_bytes(shape, rows));
+        if (status == STATUS_OK)
+            take(context, row, rows, plain.data);
     }
     free(stored.data);
     free(plain.data);
     return status;
+}
+
+/* Chunks as they come, handed on in memory order. */
+struct chunk_sink {
+    const struct checkpoint_shape *shape;
+    sink_function *sink;
+    void *context;
+};
+
+static void sink_chunk(void *context, int64_t row, int64_t rows, const void *data) {
+    const struct chunk_sink *chunk = context;
+    (void)row;
+    if (chunk->shape->type == CHECKPOINT_INT4)
+        sink_packed(data, (size_t)rows * (size_t)chunk->shape->columns, chunk->sink,
+                    chunk->context);
+    else
+        chunk->sink(chunk->context, data, checkpoint_shape_packed_bytes(chunk->shape, rows));
+}
+
+static enum status stream_chunks(hid_t dataset, const struct checkpoint_shape *shape,
+                                 sink_function *sink, void *context, struct error *error) {
+    struct chunk_sink chunk = {shape, sink, context};
+    return checkpoint_dataset_chunks(dataset, shape, sink_chunk, &chunk, error);
 }
 
 /* The bytes are where the file ends at the latest. */

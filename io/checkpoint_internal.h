@@ -96,6 +96,10 @@ void checkpoint_nibbles_digest(struct digest *digest, const uint8_t *packed, siz
  * can be in a few bytes of it, where it is compressed). */
 enum status checkpoint_dataset_check_storage(hid_t dataset, const struct checkpoint_shape *shape,
                                              struct error *error);
+/* Read a chunked dataset chunk by chunk, from the first row on. */
+enum status checkpoint_dataset_chunks(hid_t dataset, const struct checkpoint_shape *shape,
+                                      checkpoint_rows_function *take, void *context,
+                                      struct error *error);
 /* Read a dataset from first to last element, handing its bytes in memory order to sink(). */
 enum status checkpoint_dataset_stream(hid_t dataset, const struct checkpoint_shape *shape,
                                       void (*sink)(void *context, const void *data, size_t bytes),

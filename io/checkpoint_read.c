@@ -105,6 +105,42 @@ enum status checkpoint_read(const struct checkpoint *checkpoint, const char *pat
     return status;
 }
 
+/* What is not in chunks comes in one piece. */
+static enum status read_rows(hid_t dataset, const struct checkpoint_shape *shape,
+                             checkpoint_rows_function *take, void *context, struct error *error) {
+    if (shape->chunk_rows > 0)
+        return checkpoint_dataset_chunks(dataset, shape, take, context, error);
+    unsigned char *data = malloc(checkpoint_shape_bytes(shape)), *next = data;
+    if (!data)
+        return error_set(error, STATUS_FAILED, "out of memory");
+    const enum status status = checkpoint_dataset_stream(dataset, shape, sink_memory, &next, error);
+    if (status == STATUS_OK)
+        take(context, 0, shape->dimensions[0], data);
+    free(data);
+    return status;
+}
+
+enum status checkpoint_read_rows(const struct checkpoint *checkpoint, const char *path,
+                                 checkpoint_rows_function *take, void *context,
+                                 struct error *error) {
+    hid_t id;
+    struct checkpoint_shape shape;
+    enum status status = open_dataset(checkpoint, path, &id, &shape, error);
+    if (status != STATUS_OK)
+        return status;
+    struct error reason;
+    status = shape.rank == 2 ? read_rows(id, &shape, take, context, &reason)
+                             : error_set(&reason, STATUS_INPUT, "it is no matrix");
+    if (status != STATUS_OK)
+        error_set(error, status, "%s: %s: %s", checkpoint->path, path, reason.message);
+    H5Dclose(id);
+    return status;
+}
+
+bool checkpoint_has(const struct checkpoint *checkpoint, const char *path) {
+    return checkpoint_manifest_find(&checkpoint->manifest, path, "") >= 0;
+}
+
 static enum status read_attribute(const struct checkpoint *checkpoint, const char *path,
                                   const char *name, int kind,
                                   struct checkpoint_attribute *attribute, struct error *error) {

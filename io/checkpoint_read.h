@@ -20,14 +20,24 @@ void checkpoint_close(struct checkpoint *checkpoint);
 size_t checkpoint_line_count(const struct checkpoint *checkpoint);
 const char *checkpoint_line_path(const struct checkpoint *checkpoint, size_t index);
 const char *checkpoint_line_sum(const struct checkpoint *checkpoint, size_t index);
-/* STATUS_INPUT when there is no dataset at the path, it is none of this format, or the file does not
- * hold all of it: so memory for `bytes` can be taken. */
+/* STATUS_INPUT when there is no dataset at the path, it is none of this format, or the file does
+ * not hold all of it: so memory for `bytes` can be taken. */
 enum status checkpoint_describe(const struct checkpoint *checkpoint, const char *path,
                                 struct checkpoint_dataset *dataset, struct error *error);
 /* All elements in the stored type, row-major; data: `bytes` of checkpoint_describe(). The checksum
  * is not looked at. */
 enum status checkpoint_read(const struct checkpoint *checkpoint, const char *path, void *data,
                             struct error *error);
+/* The rows of a 2-D dataset as checkpoint_part_write_rows() takes them (4-bit integers packed),
+ * some at a time, from row 0 on: `rows` of them from row_begin, which is even in front of packed
+ * ones. */
+typedef void checkpoint_rows_function(void *context, int64_t row_begin, int64_t rows,
+                                      const void *data);
+enum status checkpoint_read_rows(const struct checkpoint *checkpoint, const char *path,
+                                 checkpoint_rows_function *take, void *context,
+                                 struct error *error);
+/* Whether the manifest names a dataset at the path. */
+bool checkpoint_has(const struct checkpoint *checkpoint, const char *path);
 /* An object's attribute; STATUS_INPUT when there is none of that name and kind. *text: malloc'ed.
  */
 enum status checkpoint_attribute_text(const struct checkpoint *checkpoint, const char *path,

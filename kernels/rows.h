@@ -26,6 +26,7 @@ struct row_functions {
     void (*silu_multiply)(float *gate, const float *up, int64_t count);
     void (*gelu_tanh)(float *x, int64_t count);
     void (*add)(float *x, const float *y, int64_t count);
+    float (*dot)(const float *x, const float *y, int64_t count);
     void (*narrow_bf16)(uint16_t *narrow, const float *x, int64_t count);
 
     /* One step of an online softmax: scores become exp(score - largest so far), where a score is

@@ -97,6 +97,18 @@ static void add(float *x, const float *y, int64_t count) {
         x[i] += y[i];
 }
 
+static float dot(const float *x, const float *y, int64_t count) {
+    float lanes[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+#pragma omp simd
+        for (int lane = 0; lane < LANES; lane++)
+            lanes[lane] += x[i + lane] * y[i + lane];
+    for (int lane = 0; i + lane < count; lane++)
+        lanes[lane] += x[i + lane] * y[i + lane];
+    return sum_of_lanes(lanes);
+}
+
 static void narrow_bf16(uint16_t *narrow, const float *x, int64_t count) {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++)
@@ -206,7 +218,7 @@ static void divide(float *output, const float *x, float divisor, int64_t count) 
 #define ROW_FUNCTIONS                                                                              \
     {                                                                                              \
         .norm_rms = norm_rms, .norm_layer = norm_layer, .rotate = rotate,                          \
-        .silu_multiply = silu_multiply, .gelu_tanh = gelu_tanh, .add = add,                        \
+        .silu_multiply = silu_multiply, .gelu_tanh = gelu_tanh, .add = add, .dot = dot,            \
         .narrow_bf16 = narrow_bf16, .softmax = softmax, .scale_add = scale_add,                    \
         .int8_error = int8_error, .divide = divide,                                                \
     }

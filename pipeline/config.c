@@ -489,6 +489,10 @@ static enum status check_evaluation(const struct config *config, const struct or
         return fault(origin, error,
                      "[evaluation] names no set: give wikitext2 = \"FILE\" or "
                      "another (--help lists them)");
+    if (!evaluation->full_precision && !evaluation->checkpoint)
+        return fault(origin, error,
+                     "evaluation.full_precision is false, and there is no evaluation.checkpoint: "
+                     "nothing to evaluate");
     if (evaluation->sequence_length == 1)
         return fault(origin, error,
                      "evaluation.sequence_length is 1: a window of one token "

@@ -70,7 +70,8 @@ struct config_output {
 
 struct config_evaluation {
     char *sets[EVALUATION_SET_COUNT]; /* resolved paths; NULL: not evaluated */
-    char *checkpoint;
+    char *checkpoint;                 /* a quantized model to compare; or NULL */
+    bool full_precision;              /* evaluate the model itself, too */
     int64_t sequence_length; /* tokens of a window; 0: the model's positions, at most 2048 */
     int64_t windows, limit;  /* 0: all */
     int shots;

@@ -117,8 +117,10 @@ static const struct config_key keys[] = {
     {"evaluation", "bos", CONFIG_CHOICE, FIELD(evaluation.bos), "\"auto\"", .choices = bos_words,
      .help = "the token that begins a text; auto: as the tokenizer does before a text, none before "
              "items"},
-    {"evaluation", "checkpoint", CONFIG_INPUT, FIELD(evaluation.checkpoint), .not_available = 1,
-     .help = "a quantized model to compare (not available in this version)"},
+    {"evaluation", "checkpoint", CONFIG_INPUT, FIELD(evaluation.checkpoint),
+     .help = "a checkpoint of the model, evaluated beside it in integer arithmetic"},
+    {"evaluation", "full_precision", CONFIG_BOOLEAN, FIELD(evaluation.full_precision), "true",
+     .help = "evaluate the model itself; false: the checkpoint alone"},
 
     {"run", "threads", CONFIG_INTEGER, FIELD(run.threads), "0", 0, 4096,
      .help = "threads of each rank; 0: the cores it is bound to"},

@@ -56,28 +56,43 @@ int evaluation_choose(const struct evaluation_task *task, const struct evaluatio
     return choice;
 }
 
-/* Texts and lambada: one request for each item. */
-static int single_metrics(const struct evaluation_task *task,
-                          const struct evaluation_score *requests,
-                          struct evaluation_metric *metrics) {
-    struct moments loss = {0}, right = {0};
+/* Of the windows of a text. */
+static int text_metrics(const struct evaluation_task *task, const struct evaluation_scores *scores,
+                        struct evaluation_metric *metrics) {
+    struct moments loss = {0}, divergence = {0}, same = {0};
     for (int64_t i = 0; i < task->request_count; i++) {
+        const struct evaluation_score *score = &scores->requests[i];
         const double tokens = (double)task->requests[i].continuation_tokens;
-        moments_add(&loss, -requests[i].log_likelihood / (task->window_tokens ? tokens : 1.0));
-        moments_add(&right, requests[i].equal_top == tokens);
+        moments_add(&loss, -score->log_likelihood / tokens);
+        moments_add(&divergence, score->divergence / tokens);
+        moments_add(&same, score->same_top / tokens);
     }
     metrics[0] = perplexity_metric(&loss);
-    if (task->window_tokens)
-        return 1;
-    metrics[1] = metrics[0];
+    metrics[1] = mean_metric("kl_divergence", &divergence);
+    metrics[2] = mean_metric("same_top", &same);
+    return scores->compared ? 3 : 1;
+}
+
+/* Of last words: one request for each item. */
+static int word_metrics(const struct evaluation_task *task, const struct evaluation_score *requests,
+                        struct evaluation_metric *metrics) {
+    struct moments loss = {0}, right = {0};
+    for (int64_t i = 0; i < task->request_count; i++) {
+        moments_add(&loss, -requests[i].log_likelihood);
+        moments_add(&right, requests[i].equal_top == (double)task->requests[i].continuation_tokens);
+    }
     metrics[0] = mean_metric("acc", &right);
+    metrics[1] = perplexity_metric(&loss);
     return 2;
 }
 
-int evaluation_metrics(const struct evaluation_task *task, const struct evaluation_score *requests,
+int evaluation_metrics(const struct evaluation_task *task, const struct evaluation_scores *scores,
                        struct evaluation_metric metrics[EVALUATION_METRICS_MAX]) {
-    if (!task->answers || task->set == EVALUATION_LAMBADA)
-        return single_metrics(task, requests, metrics);
+    const struct evaluation_score *requests = scores->requests;
+    if (task->window_tokens)
+        return text_metrics(task, scores, metrics);
+    if (task->set == EVALUATION_LAMBADA)
+        return word_metrics(task, requests, metrics);
     /* The choices of winogrande are in the contexts, those of mmlu of one length. */
     const bool lengths = task->set != EVALUATION_WINOGRANDE && task->set != EVALUATION_MMLU;
     struct moments plain = {0}, normalized = {0};

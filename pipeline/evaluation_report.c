@@ -26,7 +26,7 @@ void evaluation_report_print(const struct evaluation_report *report) {
     for (int i = 0; i < report->row_count; i++) {
         const struct evaluation_row *row = &report->rows[i];
         struct evaluation_metric metrics[EVALUATION_METRICS_MAX];
-        const int count = evaluation_metrics(row->task, row->scores->requests, metrics);
+        const int count = evaluation_metrics(row->task, row->scores, metrics);
         for (int j = 0; j < count; j++) {
             char label[40], error[40] = "";
             set_label(row->task, label, sizeof label);
@@ -40,6 +40,8 @@ void evaluation_report_print(const struct evaluation_report *report) {
     table_print(table);
     for (int i = 0; i < report->row_count; i++) {
         const struct evaluation_task *task = report->rows[i].task;
+        if (i && report->rows[i - 1].task == task)
+            continue;
         if (task->window_tokens)
             log_plain("%s: windows of %lld tokens\n", evaluation_set_name(task->set),
                       (long long)task->window_tokens);
@@ -57,13 +59,13 @@ static json_t *number(double value) {
 }
 
 static json_t *text(const char *value) {
-    json_t *string = json_string(value);
+    json_t *string = value ? json_string(value) : NULL;
     return string ? string : json_null();
 }
 
 static json_t *metrics_json(const struct evaluation_row *row) {
     struct evaluation_metric metrics[EVALUATION_METRICS_MAX];
-    const int count = evaluation_metrics(row->task, row->scores->requests, metrics);
+    const int count = evaluation_metrics(row->task, row->scores, metrics);
     json_t *object = json_object();
     for (int i = 0; i < count; i++)
         json_object_set_new(object, metrics[i].name,
@@ -117,12 +119,13 @@ static json_t *rows_json(const struct evaluation_report *report) {
 enum status evaluation_report_write_json(const struct evaluation_report *report, const char *file,
                                          struct error *error) {
     const struct plan *plan = &report->launch->plan;
-    json_t *root =
-        json_pack("{s:s, s:o, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o}", "program",
-                  "fptq-pipeline " FPTQ_VERSION, "model", text(report->config->model.path), "path",
-                  kernel_path_name(report->launch->compute.path), "ranks", plan->ranks, "hosts",
-                  plan->hosts, "stages", plan->stages, "replicas", plan->replicas, "threads",
-                  plan->threads, "seconds", number(report->seconds), "results", rows_json(report));
+    const char *checkpoint = report->config->evaluation.checkpoint;
+    json_t *root = json_pack(
+        "{s:s, s:o, s:o, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o}", "program",
+        "fptq-pipeline " FPTQ_VERSION, "model", text(report->config->model.path), "checkpoint",
+        text(checkpoint), "path", kernel_path_name(report->launch->compute.path), "ranks",
+        plan->ranks, "hosts", plan->hosts, "stages", plan->stages, "replicas", plan->replicas,
+        "threads", plan->threads, "seconds", number(report->seconds), "results", rows_json(report));
     const enum status status = root ? json_file_write(root, file, 17, error)
                                     : error_set(error, STATUS_FAILED, "%s: out of memory", file);
     json_decref(root);

@@ -8,7 +8,7 @@
 struct evaluation_row {
     const struct evaluation_task *task;
     const struct evaluation_scores *scores;
-    const char *method; /* "full precision" */
+    const char *method; /* "full precision", or the checkpoint's */
 };
 
 struct evaluation_report {

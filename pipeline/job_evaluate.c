@@ -6,16 +6,18 @@
 #include "pipeline/job.h"
 #include "pipeline/launch.h"
 #include "pipeline/log.h"
+#include "pipeline/quantized_model.h"
 
 struct job {
     const struct config *config;
     const struct options *options;
     struct launch launch;
     struct model model;
-    struct stage stage;
-    struct head head;
+    struct quantized_model quantized;                         /* of evaluation.checkpoint */
+    struct evaluation_model evaluated[EVALUATION_MODELS_MAX]; /* (evaluated_count) */
+    int evaluated_count;
     struct evaluation_task tasks[EVALUATION_SET_COUNT]; /* (task_count) */
-    struct evaluation_scores scores[EVALUATION_SET_COUNT];
+    struct evaluation_scores scores[EVALUATION_SET_COUNT][EVALUATION_MODELS_MAX];
     int task_count;
     struct timing timing;
     double started;
@@ -65,53 +67,106 @@ static enum status take_tasks(struct job *job, struct error *error) {
     return status;
 }
 
+/* One rank looks at the checkpoint before any other opens it. */
+static enum status open_checkpoint(struct job *job, struct error *error) {
+    struct mesh *mesh = &job->launch.mesh;
+    const char *path = job->config->evaluation.checkpoint;
+    if (job->config->evaluation.full_precision)
+        job->evaluated[job->evaluated_count++].name = "full precision";
+    if (!path)
+        return STATUS_OK;
+    double since = timing_now();
+    mesh_enter(mesh, "verifying the checkpoint");
+    enum status status =
+        mesh_agree(mesh, mesh->rank ? STATUS_OK : quantized_model_verify(path, error), error);
+    if (!status)
+        status = mesh_agree(mesh, quantized_model_open(path, &job->model, &job->quantized, error),
+                            error);
+    if (!status)
+        status = mesh_agree(
+            mesh, mesh->rank ? STATUS_OK : quantized_model_check(&job->quantized, error), error);
+    job->evaluated[job->evaluated_count++].name = job->quantized.method;
+    timing_add(&job->timing, SECTION_OPEN, &since);
+    return status;
+}
+
+/* What a rank needs outside the layers: tokens, heads, the checkpoint's embedding. */
+static int64_t outside_bytes(const struct job *job, int64_t longest) {
+    const struct config *config = job->config;
+    const struct model_shape *shape = &job->model.shape;
+    const int64_t chunk = config->calibration.chunk_tokens;
+    int64_t bytes = job->evaluated_count * head_bytes(&job->model, config->run.precision,
+                                                      chunk < longest ? chunk : longest);
+    for (int i = 0; i < job->task_count; i++)
+        bytes += 4 * job->tasks[i].id_count;
+    return bytes + (config->evaluation.checkpoint ? 2 * shape->vocabulary * shape->hidden : 0);
+}
+
 /* The layers' plan, as for calibration with the items of the largest set and the longest request.
  */
 static enum status plan(struct job *job, struct error *error) {
     struct config config = *job->config; /* a view: it owns nothing */
-    int64_t longest = 1, most = 1, ids = 0;
+    int64_t longest = 1, most = 1;
     for (int i = 0; i < job->task_count; i++) {
         const struct evaluation_task *task = &job->tasks[i];
         longest = task->longest > longest ? task->longest : longest;
         most = task->item_count > most ? task->item_count : most;
-        ids += task->id_count;
     }
     config.calibration.samples = most;
     config.calibration.sequence_length = longest;
-    const int64_t chunk = config.calibration.chunk_tokens;
-    const int64_t outside =
-        head_bytes(&job->model, config.run.precision, chunk < longest ? chunk : longest) + 4 * ids;
+    struct plan_needs needs = {.models = job->evaluated_count};
+    if (config.evaluation.checkpoint)
+        needs.layer_bytes = quantized_model_layer_bytes(&job->quantized, job->launch.compute.path);
+    if (!config.evaluation.full_precision)
+        needs.layer_bytes -= plan_layer_bytes(&job->model, 0, config.run.precision);
     const size_t row = (size_t)job->model.shape.hidden * sizeof(float);
-    const enum status status = launch_plan(&job->launch, &job->model, &config, outside, row, error);
+    const enum status status = launch_plan(&job->launch, &job->model, &config, &needs,
+                                           outside_bytes(job, longest), row, error);
     if (!status)
         launch_log(&job->launch, &job->model, &config);
     return status;
 }
 
+/* The last of the models is the checkpoint, where there is one. */
+static enum status load_model(struct job *job, int index, struct error *error) {
+    const struct launch *launch = &job->launch;
+    const struct plan *plan = &launch->plan;
+    const enum run_precision precision = job->config->run.precision;
+    const bool is_checkpoint =
+        job->config->evaluation.checkpoint && index + 1 == job->evaluated_count;
+    const struct quantized_model *quantized = is_checkpoint ? &job->quantized : NULL;
+    struct evaluation_model *model = &job->evaluated[index];
+    enum status status =
+        stage_load(&job->model, quantized, &launch->compute, launch->layer_begin, launch->layer_end,
+                   plan->chunk_tokens, plan->sequence_length, precision, &model->stage, error);
+    if (!status && launch->mesh.stage + 1 == plan->stages)
+        status = head_load(&job->model, quantized, &launch->compute, precision, plan->chunk_tokens,
+                           &model->head, error);
+    return status;
+}
+
 static enum status load(struct job *job, struct error *error) {
     double since = timing_now();
-    const struct launch *launch = &job->launch;
-    const enum run_precision precision = job->config->run.precision;
-    enum status status = stage_load(&job->model, &launch->compute, launch->layer_begin,
-                                    launch->layer_end, launch->plan.chunk_tokens,
-                                    launch->plan.sequence_length, precision, &job->stage, error);
-    if (!status && launch->mesh.stage + 1 == launch->plan.stages)
-        status = head_load(&job->model, &launch->compute, precision, launch->plan.chunk_tokens,
-                           &job->head, error);
-    status = mesh_agree(&launch->mesh, status, error);
+    enum status status = STATUS_OK;
+    for (int i = 0; !status && i < job->evaluated_count; i++)
+        status = load_model(job, i, error);
+    status = mesh_agree(&job->launch.mesh, status, error);
     timing_add(&job->timing, SECTION_LOAD, &since);
     return status;
 }
 
 static enum status show(const struct job *job, struct error *error) {
-    struct evaluation_row rows[EVALUATION_SET_COUNT];
+    struct evaluation_row rows[EVALUATION_SET_COUNT * EVALUATION_MODELS_MAX];
+    int count = 0;
     for (int i = 0; i < job->task_count; i++)
-        rows[i] = (struct evaluation_row){&job->tasks[i], &job->scores[i], "full precision"};
+        for (int model = 0; model < job->evaluated_count; model++)
+            rows[count++] = (struct evaluation_row){&job->tasks[i], &job->scores[i][model],
+                                                    job->evaluated[model].name};
     const struct evaluation_report report = {
         .config = job->config,
         .launch = &job->launch,
         .rows = rows,
-        .row_count = job->task_count,
+        .row_count = count,
         .seconds = timing_now() - job->started,
     };
     evaluation_report_print(&report);
@@ -127,6 +182,8 @@ static enum status run_phases(struct job *job, struct error *error) {
         mesh_agree(mesh, model_open(job->config->model.path, &job->model, error), error);
     if (!status)
         status = launch_agree_path(&job->launch, job->config, error);
+    if (!status)
+        status = open_checkpoint(job, error);
     mesh_enter(mesh, "tokenizing");
     if (!status)
         status = take_tasks(job, error);
@@ -137,8 +194,8 @@ static enum status run_phases(struct job *job, struct error *error) {
         status = load(job, error);
     mesh_enter(mesh, "evaluation");
     for (int i = 0; !status && i < job->task_count; i++)
-        status = evaluate_run(mesh, &job->launch.plan, &job->stage, &job->head, &job->tasks[i],
-                              &job->scores[i], &job->timing, error);
+        status = evaluate_run(mesh, &job->launch.plan, job->evaluated, job->evaluated_count,
+                              &job->tasks[i], job->scores[i], &job->timing, error);
     if (!status)
         status = mesh_agree(mesh, mesh->rank ? STATUS_OK : show(job, error), error);
     return status;
@@ -152,10 +209,14 @@ enum status job_evaluate(const struct config *config, const struct options *opti
         status = run_phases(&job, error);
     for (int i = 0; i < job.task_count; i++) {
         evaluation_task_free(&job.tasks[i]);
-        free(job.scores[i].requests);
+        for (int model = 0; model < EVALUATION_MODELS_MAX; model++)
+            free(job.scores[i][model].requests);
     }
-    head_free(&job.head);
-    stage_free(&job.stage);
+    for (int model = 0; model < EVALUATION_MODELS_MAX; model++) {
+        head_free(&job.evaluated[model].head);
+        stage_free(&job.evaluated[model].stage);
+    }
+    quantized_model_close(&job.quantized);
     model_close(&job.model);
     launch_end(&job.launch);
     return status;

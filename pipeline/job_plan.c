@@ -22,7 +22,7 @@ static enum status plan(const struct mesh *mesh, const struct config *config, in
     struct plan made;
     if (!status)
         status =
-            plan_make(&model, config, ranks, mesh->hosts, threads, memory, &rates, &made, error);
+            plan_make(&model, config, ranks, mesh->hosts, threads, memory, &rates, NULL, &made, error);
     if (!status)
         plan_print(&made, &model);
     model_close(&model);

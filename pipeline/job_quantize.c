@@ -42,7 +42,7 @@ static enum status open_model(struct job *job, struct error *error) {
     if (!status)
         status = launch_agree_path(launch, job->config, error);
     if (!status)
-        status = launch_plan(launch, &job->model, job->config, 0, 0, error);
+        status = launch_plan(launch, &job->model, job->config, NULL, 0, 0, error);
     timing_add(&job->timing, SECTION_OPEN, &since);
     if (!status)
         launch_log(launch, &job->model, job->config);
@@ -152,7 +152,7 @@ static enum status calibrate(struct job *job, struct error *error) {
     mesh_enter(&job->launch.mesh, "loading");
     enum status status =
         mesh_agree(&job->launch.mesh,
-                   stage_load(&job->model, &job->launch.compute, job->launch.layer_begin,
+                   stage_load(&job->model, NULL, &job->launch.compute, job->launch.layer_begin,
                               job->launch.layer_end, job->launch.plan.chunk_tokens,
                               job->launch.plan.sequence_length, job->config->run.precision,
                               &job->stage, error),

@@ -44,8 +44,8 @@ enum status launch_agree_path(struct launch *launch, const struct config *config
 
 /* Ranks may have unlike hosts: the plan is made with the least memory and threads of any. */
 enum status launch_plan(struct launch *launch, const struct model *model,
-                        const struct config *config, int64_t outside, size_t scratch,
-                        struct error *error) {
+                        const struct config *config, const struct plan_needs *needs,
+                        int64_t outside, size_t scratch, struct error *error) {
     struct mesh *mesh = &launch->mesh;
     struct plan *plan = &launch->plan;
     int threads = config->run.threads ? config->run.threads : cores_for_rank();
@@ -56,7 +56,7 @@ enum status launch_plan(struct launch *launch, const struct model *model,
     const struct plan_rates rates = plan_rates_typical(launch->compute.path);
     enum status status = mesh_agree(mesh,
                                     plan_make(model, config, mesh->size, mesh->hosts, threads,
-                                              memory > 0 ? memory : 1, &rates, plan, error),
+                                              memory > 0 ? memory : 1, &rates, needs, plan, error),
                                     error);
     if (!status)
         status = mesh_agree(mesh, mesh_arrange(mesh, plan, error), error);

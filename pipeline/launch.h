@@ -17,12 +17,12 @@ struct launch {
  * or the worst of the ranks' bests. */
 enum status launch_agree_path(struct launch *launch, const struct config *config,
                               struct error *error);
-/* Collective. The plan is for config's calibration samples of its sequence_length; each rank needs
- * `outside` bytes beside what the plan counts, and a thread `scratch` bytes for other things than
- * the layers. */
+/* Collective. The plan is for config's calibration samples of its sequence_length and for `needs`
+ * (NULL: of one model in full precision); each rank needs `outside` bytes beside what the plan
+ * counts, and a thread `scratch` bytes for other things than the layers. */
 enum status launch_plan(struct launch *launch, const struct model *model,
-                        const struct config *config, int64_t outside, size_t scratch,
-                        struct error *error);
+                        const struct config *config, const struct plan_needs *needs,
+                        int64_t outside, size_t scratch, struct error *error);
 /* Say what runs how. */
 void launch_log(const struct launch *launch, const struct model *model,
                 const struct config *config);

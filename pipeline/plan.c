@@ -53,7 +53,7 @@ int64_t plan_layer_bytes(const struct model *model, int layer, enum run_precisio
 
 /* Bytes a rank with `layers` layers needs: weights, keys and values, work space. */
 static void estimate_memory(const struct model *model, const struct config *config, int layers,
-                            int threads, struct plan *plan) {
+                            int threads, const struct plan_needs *needs, struct plan *plan) {
     const struct model_shape *shape = &model->shape;
     const int64_t tokens = plan->chunk_tokens;
     const struct attention_shape attention = {
@@ -70,12 +70,15 @@ static void estimate_memory(const struct model *model, const struct config *conf
     }
     for (int role = 0; role < ROLE_COUNT; role++)
         outputs += model_role_columns(model, (enum linear_role)role);
-    plan->memory_weights = layers * plan_layer_bytes(model, 0, config->run.precision);
-    plan->memory_cache = layers * (int64_t)attention_cache_bytes(&attention);
-    plan->memory_buffers =
+    const int64_t work =
         tokens * 4 * (outputs + 4 * shape->hidden + model_dimension(shape, DIMENSION_QUERY)) +
         (int64_t)matmul_packed_bytes(PATH_AVX512, MATMUL_F32, tokens, widest) +
-        plan->sequence_length * shape->head_dim * 4 + plan->samples * plan->sequence_length * 4 +
+        plan->sequence_length * shape->head_dim * 4;
+    plan->memory_weights =
+        layers * (plan_layer_bytes(model, 0, config->run.precision) + needs->layer_bytes);
+    plan->memory_cache = needs->models * layers * (int64_t)attention_cache_bytes(&attention);
+    plan->memory_buffers =
+        needs->models * work + plan->samples * plan->sequence_length * 4 +
         layers * model_layer_channels(model) * 4 + site_sample_bytes(model, config, layers) +
         threads * (int64_t)stage_scratch_bytes(model, tokens, plan->sequence_length);
     plan->memory_base = BASE_BYTES;
@@ -132,12 +135,13 @@ static int64_t estimate_checkpoint(const struct model *model, const struct confi
 
 /* Fill the plan for given stages and replicas; true when a host's memory suffices. */
 static bool try_mesh(const struct model *model, const struct config *config,
-                     const struct plan_rates *rates, int stages, int replicas, struct plan *plan) {
+                     const struct plan_rates *rates, const struct plan_needs *needs, int stages,
+                     int replicas, struct plan *plan) {
     plan->stages = stages;
     plan->replicas = replicas;
     estimate_time(model, rates, plan);
     estimate_memory(model, config, (model->shape.layers + stages - 1) / stages, plan->threads,
-                    plan);
+                    needs, plan);
     const int per_host = (plan->ranks + plan->hosts - 1) / plan->hosts;
     return plan->memory_rank * per_host <= plan->memory_limit;
 }
@@ -205,7 +209,8 @@ static void note_candidate(struct candidates *candidates, const struct plan *tri
 
 enum status plan_make(const struct model *model, const struct config *config, int ranks, int hosts,
                       int threads, int64_t host_memory, const struct plan_rates *rates,
-                      struct plan *plan, struct error *error) {
+                      const struct plan_needs *needs, struct plan *plan, struct error *error) {
+    static const struct plan_needs one_model = {.models = 1};
     const struct config_calibration *calibration = &config->calibration;
     enum status status = check_work(model, config, ranks, error);
     if (status)
@@ -231,7 +236,8 @@ enum status plan_make(const struct model *model, const struct config *config, in
             const int replicas = replicas_for(config, ranks, stages);
             if ((config->run.stages && stages != config->run.stages) || stages * replicas > ranks)
                 continue;
-            const bool fits = try_mesh(model, config, &adjusted, stages, replicas, &trial);
+            const bool fits = try_mesh(model, config, &adjusted, needs ? needs : &one_model, stages,
+                                       replicas, &trial);
             if (pass == 0)
                 note_candidate(&candidates, &trial, fits);
             else if (fits && plan_seconds(&trial) <= SLACK * candidates.least_seconds &&

@@ -35,6 +35,12 @@ struct plan {
     double flops;             /* of calibration, in all */
 };
 
+/* What a job needs beside one model in full precision. */
+struct plan_needs {
+    int models;          /* that pass together: each has its keys and values and its work space */
+    int64_t layer_bytes; /* of weights: how much more a layer takes, or how much less */
+};
+
 /* First layer of a stage; stage == stages gives the number of layers. Uneven rests go to the first
  * stages. */
 int plan_stage_begin(int layers, int stages, int stage);
@@ -45,10 +51,10 @@ struct plan_rates plan_rates_typical(enum kernel_path path);
  * (`host_memory` bytes, which its ranks share), and of plans within 2% of that the one that needs
  * least memory; or take what the configuration forces. STATUS_INPUT with the reason where nothing
  * works: more ranks than work, forced values that do not fit, too little memory, a sequence longer
- * than the model's positions. */
+ * than the model's positions. needs: NULL for one model in full precision. */
 enum status plan_make(const struct model *model, const struct config *config, int ranks, int hosts,
                       int threads, int64_t host_memory, const struct plan_rates *rates,
-                      struct plan *plan, struct error *error);
+                      const struct plan_needs *needs, struct plan *plan, struct error *error);
 
 /* flop of one token through one layer's linears, and through attention at `position`. */
 double plan_layer_flops(const struct model *model);

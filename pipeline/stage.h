@@ -5,14 +5,22 @@
 
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
+#include "kernels/w4a8.h"
 #include "pipeline/architecture.h"
 #include "pipeline/config.h"
 #include "pipeline/fold.h"
 
+struct quantized_model;
+
+/* A linear multiplies floats by `weight`, or int8 activations by `integer` (whose data is then not
+ * NULL). */
 struct stage_linear {
     struct matmul_weight weight; /* (out, in): the mapped file, or `owned` */
-    void *owned;                 /* decoded, reordered or folded copy; NULL when mapped */
-    float *bias;                 /* (out), or NULL */
+    struct w4a8_weight integer;  /* (out, in), in `owned` */
+    void *owned;                 /* decoded, reordered, folded or packed copy; NULL when mapped */
+    float *scales;               /* of 4-bit levels in `weight`, or NULL */
+    int8_t *zero_points;
+    float *bias; /* (out), or NULL */
 };
 
 struct stage_norm {
@@ -22,18 +30,25 @@ struct stage_norm {
 struct stage_layer {
     struct stage_linear linears[LINEARS_MAX]; /* by the architecture's order */
     struct stage_norm norms[NORM_COUNT];
-    float *divisors[SITE_COUNT]; /* (channels) a folded layer's run-time vectors, or NULL */
-    void *cache;                 /* keys and values of the sequence being worked on */
+    float *divisors[SITE_COUNT]; /* (channels) what activations are divided by first, or NULL */
+    struct w4a8_quantization inputs[SITE_COUNT]; /* of activations that integer products read */
+    float *multipliers[SITE_COUNT];              /* (channels) of `inputs`, or NULL */
+    void *cache; /* keys and values of the sequence being worked on */
 };
 
 struct stage {
     const struct model *model;
+    const struct quantized_model *quantized; /* its checkpoint, where the layers are of that */
     const struct compute *compute;
     enum run_precision precision;
     int layer_begin, layer_end;
     int held_begin, held_end;   /* the layers that are loaded */
     struct stage_layer *layers; /* (room), [layer - held_begin] */
     int room;
+    struct {
+        void *data; /* (vocabulary, hidden) of the checkpoint; NULL: the model's own */
+        enum number_type type;
+    } embedding;
     struct stage_norm embedding_norm; /* of the first stage, where the model has one */
     int64_t chunk_tokens, context;
     struct attention_shape attention;
@@ -42,6 +57,7 @@ struct stage {
     /* (T, .) work space, T = chunk_tokens */
     float *normed, *projected[ROLE_COUNT], *attended;
     struct matmul_packed packed;
+    struct w4a8_input input;
     size_t bytes_weights, bytes_cache, bytes_buffers; /* what is allocated or mapped */
 };
 
@@ -67,10 +83,12 @@ enum status stage_open(const struct model *model, const struct compute *compute,
 enum status stage_hold(struct stage *stage, int begin, int end, struct error *error);
 /* Let the system read the mapped weights of layers [begin, end) ahead of their use. */
 void stage_prefetch(const struct stage *stage, int begin, int end);
-/* stage_open with all layers held; nothing is left of it on failure. */
-enum status stage_load(const struct model *model, const struct compute *compute, int layer_begin,
-                       int layer_end, int64_t chunk_tokens, int64_t context,
-                       enum run_precision precision, struct stage *stage, struct error *error);
+/* stage_open with all layers held, of the model or, with `quantized` (else NULL), of its
+ * checkpoint, in integer arithmetic where that is quantized; nothing is left of it on failure. */
+enum status stage_load(const struct model *model, const struct quantized_model *quantized,
+                       const struct compute *compute, int layer_begin, int layer_end,
+                       int64_t chunk_tokens, int64_t context, enum run_precision precision,
+                       struct stage *stage, struct error *error);
 void stage_free(struct stage *stage);
 
 /* Scratch each thread of the team needs for stages of this model. */

@@ -42,8 +42,9 @@ static void dots_to_slashes(char *text) {
 void stored_path(const struct model *model, int layer, const char *name, const char *suffix,
                  char path[200]) {
     char full[160];
-    model_layer_name(model, layer, name, "", full, sizeof full);
-    snprintf(path, 200, "/%s%s", full, suffix);
+    if (layer != STORED_OUTSIDE)
+        model_layer_name(model, layer, name, "", full, sizeof full);
+    snprintf(path, 200, "/%s%s", layer != STORED_OUTSIDE ? full : name, suffix);
     dots_to_slashes(path);
 }
 

@@ -9,7 +9,10 @@
 /* bf16 tensors are stored as bf16; all others as f16, unless a value is beyond its range (65504):
  * then as bf16. values f32 (count) are what will be stored. */
 enum number_type stored_type(const struct tensor *tensor, const float *values, int64_t count);
-/* "/model/layers/3/self_attn/q_proj" + suffix */
+enum { STORED_OUTSIDE = -1 };
+/* "/model/layers/3/self_attn/q_proj" + suffix; or, STORED_OUTSIDE the layers, "/model/norm" +
+ * suffix
+ */
 void stored_path(const struct model *model, int layer, const char *name, const char *suffix,
                  char path[200]);
 /* Write f32 values as a dataset of the type given. */

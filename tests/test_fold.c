@@ -48,7 +48,7 @@ static float *make_maxima(int site) {
 }
 
 static void load_and_fold(struct stage *stage, int site) {
-    assert_int_equal(stage_load(&model, &compute, 0, model.shape.layers, CHUNK, TOKENS,
+    assert_int_equal(stage_load(&model, NULL, &compute, 0, model.shape.layers, CHUNK, TOKENS,
                                 PRECISION_F32, stage, NULL),
                      STATUS_OK);
     const struct config config = {.quantization = {.method = METHOD_FPTQ, .v0 = 15, .v1 = 150}};
@@ -70,7 +70,7 @@ static void test_each_fold(void **state) {
     const size_t count = (size_t)(TOKENS * model.shape.vocabulary);
     float *reference = malloc(count * sizeof *reference), *logits = malloc(count * sizeof *logits);
     struct stage stage;
-    assert_int_equal(stage_load(&model, &compute, 0, model.shape.layers, CHUNK, TOKENS,
+    assert_int_equal(stage_load(&model, NULL, &compute, 0, model.shape.layers, CHUNK, TOKENS,
                                 PRECISION_F32, &stage, NULL),
                      STATUS_OK);
     run(&stage, reference);

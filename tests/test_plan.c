@@ -48,7 +48,7 @@ static void test_figures(void **state) {
     config.run.stages = 2;
     config.run.replicas = 2;
     struct plan plan;
-    assert_int_equal(plan_make(&model, &config, 4, 1, 1, (int64_t)8 << 30, &rates, &plan, NULL),
+    assert_int_equal(plan_make(&model, &config, 4, 1, 1, (int64_t)8 << 30, &rates, NULL, &plan, NULL),
                      STATUS_OK);
     assert_int_equal(plan.microbatches, 8 / 2 * 64 / 16);
     assert_int_equal(plan.traffic_bytes, 8 * 64 * 24 * 4);
@@ -70,7 +70,7 @@ static void test_llama_7b(void **state) {
     config.run.replicas = 2;
     struct plan plan;
     assert_int_equal(
-        plan_make(&llama_7b, &config, 64, 8, 1, (int64_t)64 << 30, &rates, &plan, NULL), STATUS_OK);
+        plan_make(&llama_7b, &config, 64, 8, 1, (int64_t)64 << 30, &rates, NULL, &plan, NULL), STATUS_OK);
     /* 64 windows x 8 chunks a replica; 31 more to fill 32 stages */
     assert_int_equal(plan.microbatches, 512);
     assert_true(plan.idle_share > 0.057 && plan.idle_share < 0.0572);
@@ -90,7 +90,7 @@ static void test_choices(void **state) {
     struct plan plan;
     for (int ranks = 1; ranks <= 16; ranks++) {
         assert_int_equal(
-            plan_make(&model, &config, ranks, 1, 1, (int64_t)8 << 30, &rates, &plan, NULL),
+            plan_make(&model, &config, ranks, 1, 1, (int64_t)8 << 30, &rates, NULL, &plan, NULL),
             STATUS_OK);
         assert_true(plan.stages >= 1 && plan.stages <= 2 && plan.replicas >= 1 &&
                     plan.replicas <= 8 && plan.stages * plan.replicas <= ranks);
@@ -100,7 +100,7 @@ static void test_choices(void **state) {
      * are split. */
     config.run.stages = 2;
     struct error error;
-    assert_int_equal(plan_make(&model, &config, 2, 1, 1, (int64_t)8 << 30, &rates, &plan, &error),
+    assert_int_equal(plan_make(&model, &config, 2, 1, 1, (int64_t)8 << 30, &rates, NULL, &plan, &error),
                      STATUS_OK);
     assert_int_equal(plan.replicas, 1);
 }
@@ -109,7 +109,7 @@ static void expect_refusal(const struct config *config, int ranks, int64_t memor
                            const char *words) {
     struct plan plan;
     struct error error;
-    assert_int_equal(plan_make(&model, config, ranks, 1, 1, memory, &rates, &plan, &error),
+    assert_int_equal(plan_make(&model, config, ranks, 1, 1, memory, &rates, NULL, &plan, &error),
                      STATUS_INPUT);
     if (!strstr(error.message, words))
         fail_msg("\"%s\" is not in: %s", words, error.message);

@@ -121,7 +121,7 @@ static int run(const char *path, const int32_t *ids, int64_t tokens, const char 
     struct compute compute = {
         request->path, team_create(request->threads, stage_scratch_bytes(&model, chunk, tokens))};
     struct stage stage;
-    if (stage_load(&model, &compute, 0, model.shape.layers, chunk, tokens, request->precision,
+    if (stage_load(&model, NULL, &compute, 0, model.shape.layers, chunk, tokens, request->precision,
                    &stage, &error))
         return fail(&error);
     const size_t ranges = (size_t)(model.shape.layers * model_layer_channels(&model));

@@ -315,6 +315,10 @@ enum status quantized_model_linear(const struct quantized_model *quantized, int 
     if (dataset.type != (kind->bits == 4 ? CHECKPOINT_INT4 : CHECKPOINT_INT8))
         return wrong_type(quantized, path, kind->bits == 4 ? "4-bit integers" : "8-bit integers",
                           error);
+    const int64_t groups[] = {kind->rows, w4a8_group_count(kind->columns, kind->group_size)};
+    snprintf(path, sizeof path, "%s/weight_scale", kind->group);
+    if ((status = describe(quantized, path, 2, groups, &dataset, error)))
+        return status;
     snprintf(path, sizeof path, "%s/equalization", kind->group);
     kind->equalized = checkpoint_has(quantized->file, path);
     snprintf(path, sizeof path, "%s/bias", kind->group);

@@ -201,6 +201,45 @@ static const char *write_checkpoint(const char *name, enum checkpoint_layout lay
     return output;
 }
 
+/* What checkpoint_read_rows() hands on, put together. */
+struct rows_read {
+    int64_t columns, rows;
+    bool packed;
+    unsigned char *data;
+};
+
+static void take_rows(void *context, int64_t row_begin, int64_t rows, const void *data) {
+    struct rows_read *read = context;
+    const size_t element = read->packed ? 1 : 2;
+    const size_t first = (size_t)(row_begin * read->columns) * element;
+    const size_t count = (size_t)(rows * read->columns) * element;
+    assert_int_equal(row_begin, read->rows);
+    read->rows += rows;
+    if (!read->packed) {
+        memcpy(read->data + first, data, count);
+        return;
+    }
+    assert_int_equal(row_begin % 2, 0);
+    for (size_t i = 0; i < count; i++) {
+        const unsigned byte = ((const unsigned char *)data)[i / 2];
+        const unsigned nibble = i % 2 ? byte & 15 : byte >> 4;
+        read->data[first + i] = (unsigned char)((nibble ^ 8) - 8);
+    }
+}
+
+/* By rows: 4-bit integers packed, others of two bytes. */
+static void expect_rows(const struct checkpoint *checkpoint, const char *path, bool packed,
+                        int64_t rows, int64_t columns, const void *data) {
+    struct error error;
+    const size_t bytes = (size_t)(rows * columns) * (packed ? 1 : 2);
+    struct rows_read read = {columns, 0, packed, malloc(bytes)};
+    CHECK(checkpoint_read_rows(checkpoint, path, take_rows, &read, &error));
+    assert_int_equal(read.rows, rows);
+    assert_memory_equal(read.data, data, bytes);
+    free(read.data);
+    assert_true(checkpoint_has(checkpoint, path));
+}
+
 static void expect_data(const struct checkpoint *checkpoint, const char *path,
                         enum checkpoint_type type, const void *data, size_t bytes) {
     struct error error;
@@ -228,6 +267,9 @@ static void expect_model(const char *path) {
     CHECK(checkpoint_open(path, &checkpoint, &error));
     expect_data(checkpoint, "/model/embed_tokens/weight", CHECKPOINT_BF16, model->embedding,
                 sizeof model->embedding);
+    expect_rows(checkpoint, "/model/embed_tokens/weight", false, VOCABULARY, WIDTH,
+                model->embedding);
+    assert_false(checkpoint_has(checkpoint, "/model/embed_tokens/nothing"));
     expect_data(checkpoint, "/config_json", CHECKPOINT_TEXT, model->config, strlen(model->config));
     expect_data(checkpoint, "/empty", CHECKPOINT_TEXT, "", 1);
     for (int i = 0; i < LAYERS; i++) {
@@ -236,6 +278,7 @@ static void expect_model(const char *path) {
         snprintf(linear, sizeof linear, "/model/layers/%d/self_attn/q_proj", i);
         snprintf(dataset, sizeof dataset, "%s/weight", linear);
         expect_data(checkpoint, dataset, CHECKPOINT_INT4, layer->weight, sizeof layer->weight);
+        expect_rows(checkpoint, dataset, true, ROWS, COLUMNS, layer->weight);
         snprintf(dataset, sizeof dataset, "%s/weight_zero_point", linear);
         expect_data(checkpoint, dataset, CHECKPOINT_INT4, layer->zero_point,
                     sizeof layer->zero_point);

@@ -140,8 +140,6 @@ static void test_refusals(void **state) {
     refused("samples = 3\n", NULL, "dir/run.toml:1: \"samples\" stands before any [section]");
     refused(LEAST "[calibrate]\n", NULL,
             "dir/run.toml:7: there is no section [calibrate]; did you mean [calibration]?");
-    refused(LEAST "[evaluation]\ncheckpoint = \"a.h5\"\n", NULL,
-            "dir/run.toml:8: evaluation.checkpoint is not available in this version");
     refused(LEAST "[evaluation]\npiqa = \"\"\n", NULL, "dir/run.toml:8: evaluation.piqa is empty");
     refused(
         LEAST "[quantization]\ngrup_size = 3", NULL,

@@ -83,7 +83,8 @@ refused() {
 }
 refused 1 'none.jsonl: No such file' "evaluation.hellaswag=none.jsonl"
 refused 1 'sequence_length is 513, but the model has 512' evaluation.sequence_length=513
-refused 2 'evaluation.checkpoint is not available' evaluation.checkpoint=a.h5
+refused 1 'nothing to evaluate' evaluation.full_precision=false
+refused 1 'none.h5: No such file' evaluation.checkpoint=none.h5
 refused 1 'puts no token in front' 'evaluation.bos="always"'
 echo '{"ctx": "a", "label": 0, "endings": ["x", "y"' >"$folder/broken.jsonl"
 refused 1 'broken.jsonl:1: not a JSON object' "evaluation.hellaswag=$folder/broken.jsonl"

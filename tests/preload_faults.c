@@ -1,10 +1,13 @@
 /* Preloaded into the program (LD_PRELOAD): something happens at one operation on the checkpoint's
  * files (paths with ".parts" or ".h5" in them): write, pwrite, fsync, rename, counted from 1 in
  * each process. FAULT_RANK: which rank; FAULT_AT: which operation; FAULT_KIND: "EIO", "ENOSPC"
- * (from then on every operation fails), "short" (half is written, once), "kill" (SIGKILL). */
+ * (from then on every operation fails), "short" (half is written, once), "kill" (SIGKILL),
+ * "reduction" (SIGKILL at the reduction of the ranges: FAULT_AT 1 before this rank takes part, 2
+ * when it has). */
 #undef _FILE_OFFSET_BITS /* both names of pwrite are defined here */
 #include <dlfcn.h>
 #include <errno.h>
+#include <mpi.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -29,10 +32,16 @@ static bool file_concerns(int file) {
     return concerns(path);
 }
 
-static enum kind next_operation(void) {
+static bool is_chosen_rank(void) {
     const char *rank = getenv("OMPI_COMM_WORLD_RANK"), *chosen = getenv("FAULT_RANK");
+    if (!rank)
+        rank = getenv("PMI_RANK");
+    return !rank || !chosen || strcmp(rank, chosen) == 0;
+}
+
+static enum kind next_operation(void) {
     const char *at = getenv("FAULT_AT"), *kind = getenv("FAULT_KIND");
-    if (!at || !kind || (rank && chosen && strcmp(rank, chosen) != 0))
+    if (!at || !kind || strcmp(kind, "reduction") == 0 || !is_chosen_rank())
         return NOTHING;
     operations++;
     if (operations < atol(at))
@@ -81,4 +90,17 @@ int rename(const char *from, const char *to) {
     int (*real)(const char *, const char *);
     *(void **)&real = next_symbol("rename");
     return concerns(from) && next_operation() == FAIL ? -1 : real(from, to);
+}
+
+int MPI_Allreduce(const void *from, void *to, int count, MPI_Datatype type, MPI_Op op,
+                  MPI_Comm communicator) {
+    const char *at = getenv("FAULT_AT"), *chosen = getenv("FAULT_KIND");
+    const bool dies = at && chosen && strcmp(chosen, "reduction") == 0 && type == MPI_FLOAT &&
+                      op == MPI_MAX && is_chosen_rank();
+    if (dies && atol(at) == 1)
+        kill(getpid(), SIGKILL);
+    const int status = PMPI_Allreduce(from, to, count, type, op, communicator);
+    if (dies)
+        kill(getpid(), SIGKILL);
+    return status;
 }

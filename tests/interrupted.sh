@@ -1,0 +1,147 @@
+# shellcheck shell=bash
+# Sourced by the tests that kill and stop runs, in their own folder: one mpirun at a time in the
+# background, the processes of its ranks, and nothing of Open MPI's left when one is killed.
+# Before: program, compare and source are set. The job is "$program ARGUMENTS config.toml".
+
+# shellcheck source=jobs/setup
+source "$source/jobs/setup"
+
+# interrupted_open: folder, a new one, becomes the working directory; all goes at the end.
+interrupted_open() {
+    setup_mpi
+    folder=$(mktemp -d)
+    segments=$(mktemp -d /dev/shm/fptq-test.XXXXXX)
+    # What Open MPI shares between ranks and keeps of a session stays when the ranks are killed.
+    export OMPI_MCA_btl_vader_backing_directory=$segments
+    mkdir "$folder/session"
+    export OMPI_MCA_orte_tmpdir_base=$folder/session PRTE_MCA_prte_tmpdir_base=$folder/session
+    pid=
+    trap interrupted_close EXIT
+    cd "$folder"
+    # For each rank: note the process, then be the program.
+    cat >rank.sh <<'RANK'
+rank=${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-$SLURM_PROCID}}
+echo $$ >"pids/$rank.new" && mv "pids/$rank.new" "pids/$rank"
+[ -z "${PRELOAD:-}" ] || export LD_PRELOAD=$PRELOAD
+exec "$@"
+RANK
+    failed=0 checked=0
+}
+
+interrupted_close() {
+    # Ranks first: without mpirun they would end by themselves, but later than their folder.
+    if [ -n "$pid" ]; then
+        cat pids/* 2>/dev/null | xargs -r kill -9 2>/dev/null || true
+        kill -9 "$pid" 2>/dev/null || true
+    fi
+    cd /
+    rm -rf "$folder" "$segments"
+}
+
+fail() {
+    echo "FAIL: $*"
+    sed 's/^/    /' log | grep -v -e '---' -e '^ *$' | head -12
+    failed=$((failed + 1))
+}
+
+# start RANKS [ARGUMENT ...]: in the background; pid is mpirun's.
+start() {
+    local ranks=$1
+    shift
+    rm -rf pids
+    mkdir pids
+    echo "$*" >arguments
+    mpirun -n "$ranks" sh rank.sh "$program" "$@" config.toml >log 2>&1 &
+    pid=$!
+}
+
+# signal SIGNAL [RANK]: to all ranks, or one.
+signal() {
+    local pids
+    mapfile -t pids < <(if [ -n "${2:-}" ]; then cat "pids/$2"; else cat pids/*; fi 2>/dev/null)
+    [ "${#pids[@]}" = 0 ] || kill "-$1" "${pids[@]}" 2>/dev/null || true
+}
+
+# Wait for the job's end, of its ranks too: status.
+await() {
+    status=0
+    { wait "$pid" || status=$?; } 2>/dev/null
+    local rank tries=0
+    for rank in $(cat pids/* 2>/dev/null); do
+        while kill -0 "$rank" 2>/dev/null && [ $((tries += 1)) -le 1000 ]; do sleep 0.02; done
+    done
+    [ $tries -le 1000 ] || fail "a rank lives on 20 s after its job"
+    pid=
+    rm -rf "${segments:?}"/* session/*
+}
+
+run() {
+    start "$@"
+    await
+}
+
+# await_that CONDITION ...: until the command succeeds or the job has ended, at most 60 s.
+await_that() {
+    local tries=0
+    until "$@" || ! kill -0 "$pid" 2>/dev/null || [ $((tries += 1)) -gt 6000 ]; do sleep 0.01; done
+}
+
+ranks_are_there() { [ "$(find pids -name '[0-9]*' ! -name '*.new' | wc -l)" -ge "$1" ]; }
+there_is() { compgen -G "$1" >/dev/null; }
+
+await_ranks() { await_that ranks_are_there "$1"; }
+# Until the job has saved ranges.
+await_state() { await_that there_is 'out.parts/ranges-*.state'; }
+
+# shape: random stages for $1 ranks, a random layout: what the result does not depend on.
+shape=()
+choose_shape() {
+    shape=()
+    if [ $((RANDOM % 2)) = 0 ]; then shape+=(--set "run.stages=$((RANDOM % $1 + 1))"); fi
+    if [ $((RANDOM % 4)) = 0 ]; then shape+=(--set output.layout=sharded); fi
+}
+
+# A file under the final name, if there is one, is complete.
+check_final() {
+    if [ -e out.h5 ]; then "$compare" reference.h5 out.h5 || fail "$1: a wrong file under the final name"; fi
+}
+
+# check_finished WHAT: the job that has just ended is done; the checkpoint is the reference's,
+# nothing is left.
+check_finished() {
+    checked=$((checked + 1))
+    if [ "$status" != 0 ]; then
+        fail "$1: status $status"
+    elif ! "$compare" reference.h5 out.h5; then
+        fail "$1: the resumed checkpoint differs"
+    elif [ -e out.h5.tmp ] || there_is 'out.parts/*.state*' || there_is 'out.parts/*.tmp' ||
+        { [ -e out.parts ] && ! grep -q "output.layout=sharded" arguments; }; then
+        fail "$1: files are left: $(ls out.parts)"
+    fi
+    rm -rf out.h5 out.parts out.h5.tmp
+}
+
+# finish_run WHAT: with any number of ranks.
+finish_run() {
+    local ranks=$((RANDOM % 4 + 1))
+    choose_shape $ranks
+    run $ranks "${shape[@]}"
+    check_finished "$1, resumed with $ranks ranks"
+}
+
+# Make reference.h5 in a run of 2 ranks that takes `milliseconds`, 2500 at least: with more samples in
+# config.toml on a fast machine, so that a run can be caught in the act.
+make_reference() {
+    local begin
+    while true; do
+        begin=$(date +%s%N)
+        run 2
+        [ "$status" = 0 ] || { cat log; exit 1; }
+        milliseconds=$((($(date +%s%N) - begin) / 1000000))
+        mv out.h5 reference.h5
+        [ $milliseconds -lt 2500 ] && [ "$samples" -lt 20000 ] || break
+        samples=$((samples * 4000 / milliseconds + 1))
+        sed -i "s/^samples = .*/samples = $samples/" config.toml
+    done
+    echo "an uninterrupted run takes $milliseconds ms with $samples samples"
+}

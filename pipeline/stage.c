@@ -100,6 +100,16 @@ static void read_site(const struct pass *pass, enum site site, float *x) {
     }
 }
 
+void stage_read_site(struct stage *stage, int layer, enum site site, float *x, int64_t tokens) {
+    const struct pass pass = {
+        .stage = stage,
+        .layer = &stage->layers[layer - stage->held_begin],
+        .layer_index = layer,
+        .tokens = tokens,
+    };
+    read_site(&pass, site, x);
+}
+
 static void normalize(const struct pass *pass, int norm, const float *hidden) {
     stage_norm_apply(pass->stage->model, pass->stage->compute, &pass->layer->norms[norm],
                      pass->stage->normed, hidden, pass->tokens);

@@ -117,6 +117,10 @@ struct stage_observer {
 void stage_forward(struct stage *stage, float *hidden, int64_t position, int64_t tokens,
                    const struct stage_observer *observer, const struct stage_hook *hook);
 
+/* What the linears of a held layer make of a site's activations x f32 (T, channels), which may be
+ * changed: each one's (T, out) goes to stage->projected[its role]. */
+void stage_read_site(struct stage *stage, int layer, enum site site, float *x, int64_t tokens);
+
 /* Replace a held layer's weights by folded f32 copies, its biases and norms by folded ones; what
  * cannot be folded is divided at run time: the model's function stays (pipeline/fold.h). */
 enum status stage_fold_layer(struct stage *stage, int layer, const struct fold_layer *fold,

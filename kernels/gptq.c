@@ -135,6 +135,7 @@ struct batch {
     const struct quantize_format *format;
     const struct gptq_rows *result;
     int64_t rows, group_size, group_count;
+    const float *shrink; /* (rows, groups), or NULL (kernels/quantize.h) */
     double *errors;      /* (rows, padded): quantized - original */
     double *sums, *copy; /* (rows, STRIDE) of the tile at hand */
     float *weights;      /* (rows, padded) */
@@ -258,9 +259,13 @@ static int64_t predict_grid(const struct batch *batch, int64_t tile, int64_t end
     for (int64_t i = 0; i < batch->rows * STRIDE; i++)
         batch->copy[i] = batch->sums[i];
     walk_strips(batch, tile, end - batch->group_size, end, batch->copy, false);
+    float shrink[GPTQ_ROWS];
+    for (int64_t row = 0; batch->shrink && row < batch->rows; row++)
+        shrink[row] = batch->shrink[row * batch->group_count + group];
     const struct quantize_source source = {
         .data = batch->plain,
         .type = NUMBER_F32,
+        .shrink = batch->shrink ? shrink : NULL,
         .columns = left < batch->group_size ? left : batch->group_size,
         .stride = TILE,
     };
@@ -316,6 +321,8 @@ int64_t gptq_quantize_rows(enum kernel_path path, const struct gptq_factor *fact
         .group_size = format->group_size ? format->group_size : factor->columns,
         .group_count = quantize_group_count(format, factor->columns),
     };
+    if (source->shrink)
+        batch.shrink = source->shrink + row_begin * batch.group_count;
     lay_out(&batch, factor->columns, scratch);
     fold_rows(&batch, source, row_begin);
     const struct quantize_source folded = {
@@ -323,6 +330,7 @@ int64_t gptq_quantize_rows(enum kernel_path path, const struct gptq_factor *fact
         .type = NUMBER_F32,
         .columns = factor->columns,
         .stride = factor->columns,
+        .shrink = batch.shrink,
     };
     int64_t bad =
         quantize_rows_int4(path, format, &folded, 0, batch.rows, batch.packed, rows->scales,

@@ -20,7 +20,7 @@ struct trial {
     bool act_order;
     double damping;
     int64_t *sums;
-    float *weights, *column_multiplier, *row_multiplier, *folded;
+    float *weights, *column_multiplier, *row_multiplier, *shrink, *folded;
 };
 
 struct result {
@@ -94,6 +94,9 @@ static struct trial make_trial(struct random *random, int64_t rows, int64_t colu
             trial.column_multiplier[i] = 0.2f + 2 * (float)random_uniform(random);
         for (int64_t i = 0; i < rows; i++)
             trial.row_multiplier[i] = 0.2f + 2 * (float)random_uniform(random);
+        trial.shrink = filled((size_t)(rows * groups_of(&trial)) * sizeof(float));
+        for (int64_t i = 0; i < rows * groups_of(&trial); i++)
+            trial.shrink[i] = 0.7f + 0.3f * (float)random_uniform(random);
     }
     for (int64_t i = 0; i < rows * columns; i++) {
         trial.weights[i] = 0.02f * random_normal(random);
@@ -112,6 +115,7 @@ static void free_trial(struct trial *trial) {
     free(trial->folded);
     free(trial->column_multiplier);
     free(trial->row_multiplier);
+    free(trial->shrink);
 }
 
 static struct result new_result(const struct trial *trial) {
@@ -153,7 +157,8 @@ static struct result run_trial(const struct trial *trial, enum kernel_path path,
                                            .columns = trial->columns,
                                            .stride = trial->columns,
                                            .column_multiplier = trial->column_multiplier,
-                                           .row_multiplier = trial->row_multiplier};
+                                           .row_multiplier = trial->row_multiplier,
+                                           .shrink = trial->shrink};
     const int64_t groups = groups_of(trial);
     for (int64_t row = 0; row < trial->rows; row += batch) {
         const struct gptq_rows rows = {
@@ -188,18 +193,22 @@ static float grid_scale(const struct quantize_format *format, float range) {
     return scale;
 }
 
-static void make_grid(const struct trial *trial, const double *weights, int64_t group,
-                      const int64_t *column_at, float *scale, int *zero_point) {
+static void make_grid(const struct trial *trial, const double *weights, int64_t row, int64_t group,
+                      float *scale, int *zero_point) {
     const int64_t begin = group * group_size_of(trial);
     const int64_t rest = trial->columns - begin;
     const int64_t end = begin + (rest < group_size_of(trial) ? rest : group_size_of(trial));
     float low = 0, high = 0;
     for (int64_t i = begin; i < end; i++) {
-        const float weight = (float)weights[column_at ? column_at[i] : i];
+        const float weight = (float)weights[i];
         low = weight < low ? weight : low;
         high = weight > high ? weight : high;
     }
     const bool symmetric = trial->format.symmetric;
+    if (trial->shrink) {
+        low *= trial->shrink[row * groups_of(trial) + group];
+        high *= trial->shrink[row * groups_of(trial) + group];
+    }
     *scale = grid_scale(&trial->format, symmetric ? fmaxf(-low, high) : high - low);
     *zero_point = symmetric || high == low ? 0 : (int)rintf(-8 - low / *scale);
 }
@@ -285,9 +294,9 @@ static void plain_row(const struct trial *trial, const double *upper, const int6
         const int64_t column = column_of[i], group = column / size;
         float scale;
         int zero_point;
-        make_grid(trial, original, group, NULL, &scale, &zero_point);
+        make_grid(trial, original, row, group, &scale, &zero_point);
         if (moving && i % size == 0)
-            make_grid(trial, w, group, NULL, &result->scales[row * groups + group], &zero_point);
+            make_grid(trial, w, row, group, &result->scales[row * groups + group], &zero_point);
         else if (!moving)
             result->scales[row * groups + group] = scale;
         if (!moving || i % size == 0)
@@ -354,7 +363,8 @@ static struct result nearest(const struct trial *trial) {
     const struct quantize_source source = {.data = trial->folded,
                                            .type = NUMBER_F32,
                                            .columns = trial->columns,
-                                           .stride = trial->columns};
+                                           .stride = trial->columns,
+                                           .shrink = trial->shrink};
     assert_int_equal(quantize_rows_int4(PATH_PORTABLE, &trial->format, &source, 0, trial->rows,
                                         packed, result.scales,
                                         trial->format.symmetric ? NULL : result.zero_points, NULL,

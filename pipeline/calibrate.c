@@ -13,6 +13,7 @@ struct pass {
     float *maxima;  /* (layers of the stage, model_layer_channels) */
     int64_t window; /* that is passing */
     double longest; /* seconds, of a chunk */
+    double hessian_seconds;
     struct timing *timing;
 };
 
@@ -45,16 +46,23 @@ static enum status check_finite(const struct pass *pass, struct error *error) {
     return STATUS_OK;
 }
 
-static void take_rows(void *context, int layer, enum site site, const float *x, int64_t position,
+static void take_site(void *context, int layer, enum site site, const float *x, int64_t position,
                       int64_t tokens) {
-    const struct pass *pass = context;
-    site_sample_take(pass->calibration->sample, layer, site, pass->window, x, position, tokens);
+    struct pass *pass = context;
+    const struct calibration *calibration = pass->calibration;
+    const double begin = timing_now();
+    if (calibration->sample->tokens)
+        site_sample_take(calibration->sample, layer, site, pass->window, x, position, tokens);
+    if (calibration->hessians)
+        hessians_take(calibration->hessians, layer, site, pass->window, x, position, tokens);
+    pass->hessian_seconds += timing_now() - begin;
 }
 
 static enum status visit(void *context, const struct stream_chunk *chunk, const int32_t *ids,
                          float *hidden, const struct stage_hook *hook, struct error *error) {
     struct pass *pass = context;
     struct stage *stage = pass->calibration->stage;
+    struct hessians *hessians = pass->calibration->hessians;
     if (ids) {
         const enum status status = stage_embed(stage, ids, chunk->tokens, hidden, error);
         if (status)
@@ -63,12 +71,16 @@ static enum status visit(void *context, const struct stream_chunk *chunk, const 
     pass->window = pass->calibration->resume->todo[chunk->sequence];
     const struct stage_observer observer = {
         .maxima = pass->maxima,
-        .site = pass->calibration->sample->tokens ? take_rows : NULL,
+        .site = hessians || pass->calibration->sample->tokens ? take_site : NULL,
         .context = pass,
     };
+    pass->hessian_seconds = 0;
     stage_forward(stage, hidden, chunk->position, chunk->tokens, &observer, hook);
+    pass->timing->seconds[SECTION_HESSIAN] += pass->hessian_seconds;
+    pass->timing->seconds[SECTION_COMPUTE] -= pass->hessian_seconds;
     /* Before it is passed on: a fault is named by the rank where it began. */
-    return check_finite(pass, error);
+    const enum status status = check_finite(pass, error);
+    return status || !hessians ? status : hessians_check(hessians, error);
 }
 
 /* Is a window done, is it time to save, is it time to stop? */
@@ -80,12 +92,17 @@ static enum status keep_state(void *context, const struct stream_chunk *chunk, d
     if (seconds > pass->longest)
         pass->longest = seconds;
     enum status status = STATUS_OK;
+    double margin = 2 * pass->longest;
     if (chunk->last) {
         resume_mark(resume, resume->todo[chunk->sequence]);
         status = resume_save_when_due(resume, pass->maxima, error);
+        if (!status)
+            status = resume_save_hessians(resume, false, error);
         timing_add(pass->timing, SECTION_WRITE, &since);
     }
-    return status ? status : stop_check(pass->calibration->stop, 2 * pass->longest, error);
+    if (pass->calibration->hessians)
+        margin += 2 * pass->calibration->hessians->save_seconds;
+    return status ? status : stop_check(pass->calibration->stop, margin, error);
 }
 
 /* Each window that is to do is a sequence, taken by the replicas in turn. */
@@ -135,7 +152,10 @@ enum status calibrate_run(const struct calibration *calibration, float *maxima,
     enum status status = run_stream(&pass, error);
     double since = timing_now();
     if (!status || status == STATUS_STOPPED) {
-        const enum status saved = resume_save_all(calibration->resume, maxima, error);
+        enum status saved = resume_save_all(calibration->resume, maxima, error);
+        if (!saved)
+            saved = mesh_agree(
+                mesh, resume_save_hessians(calibration->resume, status != STATUS_OK, error), error);
         status = saved ? saved : status;
         timing_add(timing, SECTION_WRITE, &since);
     }

@@ -19,11 +19,13 @@ struct calibration {
     const struct sample_windows *windows;
     struct resume *resume;      /* its todo: the windows to pass; the state is saved now and then */
     struct site_sample *sample; /* its rows are taken on the way; without tokens: none */
+    struct hessians *hessians;  /* are added to; NULL: not wanted */
     const struct stop *stop;
 };
 
 /* Collective. maxima: (layers of the stage, model_layer_channels), zero at the start or what an
- * earlier run has; the same on all replicas of a stage at the end, as are the sample's rows.
+ * earlier run has; the same on all replicas of a stage at the end, as are the sample's rows;
+ * Hessians are each replica's own.
  * STATUS_STOPPED when it was to stop: what is done is in the state. Ranks left over take part with
  * an empty stage and maxima NULL. A NaN or an infinity stops the run: STATUS_INPUT naming layer,
  * site, channel and rank (and the weight it comes from, where one is not finite). */

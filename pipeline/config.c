@@ -453,6 +453,10 @@ static enum status check_method(const struct config_quantization *quantization,
     if (weight_bits != 4 && weight_bits != 8)
         return fault(origin, error, "quantization.weight_bits is %d, but must be 4, 8 or 0",
                      weight_bits);
+    if (weight_bits != 4 && method_rounding(quantization) == ROUNDING_GPTQ)
+        return fault(origin, error,
+                     "quantization.weight_bits is %d, but GPTQ's rounding is for 4 bits",
+                     weight_bits);
     if (activation_bits != 8 && activation_bits != 16)
         return fault(origin, error, "quantization.activation_bits is %d, but must be 8, 16 or 0",
                      activation_bits);

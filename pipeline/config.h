@@ -25,6 +25,7 @@ enum policy_rule {
 };
 enum clip_rule { CLIP_NONE, CLIP_MSE, CLIP_OUTPUT };
 enum static_scale_rule { STATIC_SCALE_MAXIMUM, STATIC_SCALE_LEAST_SQUARES };
+enum rounding_rule { ROUNDING_NEAREST, ROUNDING_GPTQ };
 enum evaluation_bos { EVALUATION_BOS_AUTO, EVALUATION_BOS_ALWAYS, EVALUATION_BOS_NEVER };
 enum run_precision { PRECISION_AUTO, PRECISION_BF16, PRECISION_F32 };
 
@@ -60,6 +61,9 @@ struct config_quantization {
     float alpha; /* METHOD_SMOOTHQUANT only */
     enum clip_rule clip;
     enum static_scale_rule static_scale;
+    enum rounding_rule rounding; /* of weights; method_rounding() is in effect */
+    bool act_order;              /* ROUNDING_GPTQ only, and: */
+    float damping;
 };
 
 struct config_output {

@@ -12,6 +12,7 @@ static const char *const policy_words[] = {"range",     "error",   "static",
 static const char *const equalization_words[] = {"log2", "log1p", NULL};
 static const char *const clip_words[] = {"none", "mse", "output", NULL};
 static const char *const static_scale_words[] = {"maximum", "least-squares", NULL};
+static const char *const rounding_words[] = {"nearest", "gptq", NULL};
 static const char *const layout_words[] = {"single", "sharded", NULL};
 static const char *const compression_words[] = {"none", "zstd", NULL};
 static const char *const bos_words[] = {"auto", "always", "never", NULL};
@@ -41,8 +42,9 @@ static const struct config_key keys[] = {
      .help = "tokens whose activations are kept, for what is decided by measuring"},
 
     {"quantization", "method", CONFIG_CHOICE, FIELD(quantization.method), "\"fptq\"",
-     .choices = method_words, .not_available = 1u << METHOD_GPTQ, .decides_content = true,
-     .help = "rtn: no equalization, every activation scaled per token; smoothquant: W8A8"},
+     .choices = method_words, .decides_content = true,
+     .help = "rtn: no equalization, every activation scaled per token; smoothquant: W8A8; gptq: "
+             "W4A16, weights rounded by GPTQ"},
     {"quantization", "weight_bits", CONFIG_INTEGER, FIELD(quantization.weight_bits), "0", 0, 16,
      .decides_content = true, .help = "4, in groups; 8, one scale a row; 0: the method's own"},
     {"quantization", "activation_bits", CONFIG_INTEGER, FIELD(quantization.activation_bits), "0", 0,
@@ -81,6 +83,16 @@ static const struct config_key keys[] = {
     {"quantization", "static_scale", CONFIG_CHOICE, FIELD(quantization.static_scale), "\"maximum\"",
      .choices = static_scale_words, .decides_content = true,
      .help = "scale of static activations: of their largest value, or of least squared error"},
+    {"quantization", "rounding", CONFIG_CHOICE, FIELD(quantization.rounding), "\"nearest\"",
+     .choices = rounding_words, .decides_content = true,
+     .help = "of 4-bit weights; gptq: each column makes up for the errors of those before it; "
+             "method = \"gptq\" implies it"},
+    {"quantization", "act_order", CONFIG_BOOLEAN, FIELD(quantization.act_order), "false",
+     .decides_content = true,
+     .help = "for GPTQ: columns of greatest activations first, grids of the original weights"},
+    {"quantization", "damping", CONFIG_FLOAT, FIELD(quantization.damping), "0.01", 0, 1,
+     .decides_content = true,
+     .help = "for GPTQ: added to the Hessian's diagonal, in shares of its mean"},
 
     {"output", "checkpoint", CONFIG_FILE, FIELD(output.checkpoint),
      .help = "the HDF5 file to write, NAME.h5"},

@@ -11,6 +11,7 @@
 #include "pipeline/job.h"
 #include "pipeline/launch.h"
 #include "pipeline/log.h"
+#include "pipeline/method.h"
 #include "pipeline/quantize_layer.h"
 #include "pipeline/results.h"
 #include "pipeline/resume.h"
@@ -26,6 +27,7 @@ struct job {
     struct sample_windows windows;
     float *maxima; /* (layers of the stage, model_layer_channels) */
     struct site_sample sample;
+    struct hessians hessians; /* for GPTQ; else all zero */
     char tokenizer_digest[65];
     struct resume resume;
     struct stop stop;
@@ -120,6 +122,10 @@ static enum status stop_point(const struct job *job, struct error *error) {
     return mesh_agree(&job->launch.mesh, stop_check(&job->stop, 0, error), error);
 }
 
+static bool needs_hessians(const struct job *job) {
+    return method_rounding(&job->config->quantization) == ROUNDING_GPTQ;
+}
+
 static enum status take_up(struct job *job, struct error *error) {
     const int64_t ranges =
         (job->launch.layer_end - job->launch.layer_begin) * model_layer_channels(&job->model);
@@ -130,6 +136,9 @@ static enum status take_up(struct job *job, struct error *error) {
     if (!status)
         status = site_sample_create(&job->sample, &job->model, job->config, job->launch.layer_begin,
                                     job->launch.layer_end, error);
+    if (!status && needs_hessians(job))
+        status = hessians_create(&job->hessians, &job->model, &job->launch.compute, job->config,
+                                 job->launch.layer_begin, job->launch.layer_end, error);
     status = mesh_agree(&job->launch.mesh, status, error);
     const struct resume_run run = {
         .mesh = &job->launch.mesh,
@@ -140,6 +149,7 @@ static enum status take_up(struct job *job, struct error *error) {
         .layer_begin = job->launch.layer_begin,
         .layer_end = job->launch.layer_end,
         .sample = &job->sample,
+        .hessians = needs_hessians(job) ? &job->hessians : NULL,
         .restart = job->options->restart,
     };
     return status ? status : resume_open(&job->resume, &run, job->maxima, keep_result, job, error);
@@ -166,12 +176,25 @@ static enum status calibrate(struct job *job, struct error *error) {
         .windows = &job->windows,
         .resume = &job->resume,
         .sample = &job->sample,
+        .hessians = needs_hessians(job) ? &job->hessians : NULL,
         .stop = &job->stop,
     };
     if (!status)
         status = calibrate_run(&calibration, job->maxima, &job->timing, error);
     stage_free(&job->stage);
     return status;
+}
+
+/* What each replica has summed, over all of them. */
+static enum status reduce_hessians(struct job *job, struct error *error) {
+    double since = timing_now();
+    if (!needs_hessians(job))
+        return STATUS_OK;
+    mesh_enter(&job->launch.mesh, "reduction");
+    hessians_end(&job->hessians);
+    const enum status status = hessian_state_reduce(&job->hessians, &job->launch.mesh, error);
+    timing_add(&job->timing, SECTION_REDUCE, &since);
+    return mesh_agree(&job->launch.mesh, status, error);
 }
 
 static enum status quantize(struct job *job, struct error *error) {
@@ -184,6 +207,7 @@ static enum status quantize(struct job *job, struct error *error) {
         .layer_end = job->launch.layer_end,
         .maxima = job->maxima,
         .sample = &job->sample,
+        .hessians = needs_hessians(job) ? &job->hessians : NULL,
         .resume = &job->resume,
         .stop = &job->stop,
     };
@@ -234,6 +258,8 @@ static enum status run_phases(struct job *job, struct error *error) {
     if (!status)
         status = calibrate(job, error);
     if (!status)
+        status = reduce_hessians(job, error);
+    if (!status)
         status = quantize(job, error);
     if (status)
         return status;
@@ -269,6 +295,7 @@ enum status job_quantize(const struct config *config, const struct options *opti
     sample_free(&job.windows);
     free(job.maxima);
     site_sample_free(&job.sample);
+    hessians_free(&job.hessians);
     model_close(&job.model);
     launch_end(&job.launch);
     return status;

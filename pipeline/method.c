@@ -25,7 +25,8 @@ const struct method *method_of(const struct config_quantization *quantization) {
         [METHOD_GPTQ] = {.weight_bits = 4,
                          .activation_bits = 16,
                          .policies = RANGE | STATIC | DYNAMIC,
-                         .range_means = POLICY_ALL_DYNAMIC},
+                         .range_means = POLICY_ALL_DYNAMIC,
+                         .rounding = ROUNDING_GPTQ},
     };
     return &methods[quantization->method];
 }
@@ -38,6 +39,11 @@ int method_weight_bits(const struct config_quantization *quantization) {
 int method_activation_bits(const struct config_quantization *quantization) {
     return quantization->activation_bits ? quantization->activation_bits
                                          : method_of(quantization)->activation_bits;
+}
+
+enum rounding_rule method_rounding(const struct config_quantization *quantization) {
+    return method_of(quantization)->rounding == ROUNDING_GPTQ ? ROUNDING_GPTQ
+                                                              : quantization->rounding;
 }
 
 enum policy_rule method_policy_rule(const struct config_quantization *quantization) {

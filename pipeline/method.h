@@ -13,6 +13,7 @@ struct method {
     /* Every site that a norm produces has SmoothQuant's scale. Else sites have FPTQ's, if their
      * policy equalizes. */
     bool smooths;
+    enum rounding_rule rounding; /* GPTQ's whatever the configuration says; or as it says */
 };
 
 const struct method *method_of(const struct config_quantization *quantization);
@@ -21,6 +22,8 @@ const struct method *method_of(const struct config_quantization *quantization);
  * activation: 8, or 16 where activations are not quantized. */
 int method_weight_bits(const struct config_quantization *quantization);
 int method_activation_bits(const struct config_quantization *quantization);
+/* How weights are rounded: the configuration's way, or the method's own. */
+enum rounding_rule method_rounding(const struct config_quantization *quantization);
 /* What chooses each site's policy, never "range" where the method means another by it. */
 enum policy_rule method_policy_rule(const struct config_quantization *quantization);
 

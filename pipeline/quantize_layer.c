@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "pipeline/method.h"
+#include "pipeline/quantize_gptq.h"
 #include "pipeline/quantize_linear.h"
 #include "pipeline/resume.h"
 #include "pipeline/stored.h"
@@ -184,9 +185,30 @@ struct layer_work {
     int member_of[LINEARS_MAX];
     struct fold_layer fold;
     struct checkpoint_part *part; /* NULL for a helping replica */
-    double errors[SITE_COUNT][2];
+    struct quantize_gptq gptq;
+    double errors[SITE_COUNT][2], damping[SITE_COUNT];
     struct timing *timing;
 };
+
+static enum status compute_linear(struct layer_work *work, int index,
+                                  const struct quantize_format *format,
+                                  struct quantized_linear *linear, struct error *error) {
+    const struct quantize_job *job = work->job;
+    const enum site site = job->model->architecture->linears[index].reads;
+    double since = timing_now();
+    if (!job->hessians)
+        return quantized_linear_compute(job->model, job->compute, work->layer, index, &work->fold,
+                                        format, linear, error);
+    const enum status status =
+        quantize_gptq_factor(&work->gptq, job->config, job->compute, job->hessians, work->layer,
+                             site, &work->fold, error);
+    const double before = since;
+    timing_add(work->timing, SECTION_FACTOR, &since);
+    work->timing->seconds[SECTION_QUANTIZE] -= since - before;
+    return status ? status
+                  : quantize_gptq_compute(&work->gptq, job->model, job->compute, work->layer, index,
+                                          &work->fold, format, linear, error);
+}
 
 static enum status do_linear(struct layer_work *work, int index, struct error *error) {
     const struct quantize_job *job = work->job;
@@ -202,8 +224,7 @@ static enum status do_linear(struct layer_work *work, int index, struct error *e
     if (status)
         return status;
     if (mine)
-        status = quantized_linear_compute(job->model, job->compute, work->layer, index, &work->fold,
-                                          &format, &linear, error);
+        status = compute_linear(work, index, &format, &linear, error);
     timing_add(work->timing, SECTION_QUANTIZE, &since);
     const int other = mine ? work->team.first : computes;
     job->mesh->awaited = (struct mesh_awaited){other * job->mesh->stages + job->mesh->stage,
@@ -216,6 +237,7 @@ static enum status do_linear(struct layer_work *work, int index, struct error *e
     if (!status && work->part) {
         status = write_linear(job, work->part, work->layer, index, &work->fold, &linear, error);
         add_errors(&linear, work->errors[rule->reads]);
+        work->damping[rule->reads] = linear.damping;
         timing_add(work->timing, SECTION_WRITE, &since);
     }
     quantized_linear_free(&linear);
@@ -241,6 +263,7 @@ static struct site_result site_result_of(const struct layer_work *work, int site
         .site = site,
         .policy = (int)work->fold.sites[site].policy,
         .range = work->fold.sites[site].range,
+        .damping = work->damping[site],
         .weight_error = sums[1] > 0 ? sqrt(sums[0] / sums[1]) : 0,
     };
 }
@@ -315,6 +338,7 @@ static enum status do_layer(const struct quantize_job *job, int layer,
         finished(context, &result);
     }
     fold_layer_free(&work.fold);
+    quantize_gptq_free(&work.gptq);
     return status;
 }
 
@@ -323,8 +347,11 @@ enum status quantize_layers(const struct quantize_job *job,
                             void *context, struct timing *timing, struct error *error) {
     enum status status = STATUS_OK;
     for (int layer = job->layer_begin; !status && layer < job->layer_end; layer++)
-        if (!job->resume->finished[layer])
+        if (!job->resume->finished[layer]) {
             status = do_layer(job, layer, finished, context, timing, error);
+            if (job->hessians)
+                hessians_drop(job->hessians, layer);
+        }
     if (status)
         mesh_fault_raise(job->mesh);
     status = mesh_agree(job->mesh, status, error);

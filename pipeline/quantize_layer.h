@@ -5,6 +5,7 @@
 
 #include "pipeline/config.h"
 #include "pipeline/fold.h"
+#include "pipeline/hessian.h"
 #include "pipeline/mesh.h"
 #include "pipeline/stop.h"
 #include "pipeline/timing.h"
@@ -15,6 +16,7 @@ struct resume;
 struct site_result {
     int layer, site, policy;
     float range;
+    double damping;      /* of GPTQ's Hessian, after raising it where it had to be; 0: no GPTQ */
     double weight_error; /* sqrt(sum (w - w_quantized)^2 / sum w^2) over the linears that read it */
 };
 
@@ -26,6 +28,8 @@ struct quantize_job {
     int layer_begin, layer_end;
     const float *maxima;              /* (layers, model_layer_channels), the same on all replicas */
     const struct site_sample *sample; /* of the stage's layers, the same on all replicas */
+    struct hessians *hessians;        /* for GPTQ, the same on all replicas; NULL: nearest rounding.
+                                         Each layer's are dropped when it is done */
     const struct resume *resume; /* tells the finished layers, keeps the results of the others */
     const struct stop *stop;
 };

@@ -166,6 +166,7 @@ static bool transfer_linear(struct mesh *mesh, int replica, bool send,
                     (size_t)linear->chunks * linear->chunk_bytes) &&
            transfer(mesh, replica, send, linear->scales, groups * sizeof(float)) &&
            (!linear->zero_points || transfer(mesh, replica, send, linear->zero_points, groups)) &&
+           transfer(mesh, replica, send, &linear->damping, sizeof linear->damping) &&
            transfer(mesh, replica, send, linear->errors, 2 * (size_t)linear->rows * sizeof(double));
 }
 

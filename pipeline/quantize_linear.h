@@ -14,6 +14,7 @@ struct quantized_linear {
     uint8_t *packed;     /* (chunks, chunk_bytes) */
     float *scales;       /* (rows, groups) */
     int8_t *zero_points; /* (rows, groups), or NULL when symmetric */
+    double damping;      /* of GPTQ; 0: none */
     double *errors;      /* (2, rows): squared error, then squared weight */
 };
 

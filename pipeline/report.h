@@ -15,6 +15,7 @@ struct report_site {
     float range;      /* v, the largest |activation|; NaN: not calibrated */
     enum input_policy policy;
     double weight_error; /* sqrt(sum (w - w_quantized)^2 / sum w^2) over the linears that read it */
+    double damping;      /* of the Hessian that its weights were rounded by; 0: none */
 };
 
 /* Seconds that the ranks spent in a part of the run. */

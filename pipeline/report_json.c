@@ -32,11 +32,13 @@ static json_t *sites(const struct report *report) {
     json_t *list = json_array();
     for (int i = 0; i < report->site_count; i++) {
         const struct report_site *site = &report->sites[i];
-        json_array_append_new(list,
-                              json_pack("{s:i, s:s, s:o, s:s, s:o}", "layer", site->layer, "site",
-                                        site->site, "range", number(shortest(site->range)),
-                                        "policy", input_policy_name(site->policy), "weight_error",
-                                        number(site->weight_error)));
+        json_t *row = json_pack("{s:i, s:s, s:o, s:s, s:o}", "layer", site->layer, "site",
+                                site->site, "range", number(shortest(site->range)), "policy",
+                                input_policy_name(site->policy), "weight_error",
+                                number(site->weight_error));
+        if (site->damping > 0)
+            json_object_set_new(row, "damping", number(site->damping));
+        json_array_append_new(list, row);
     }
     return list;
 }

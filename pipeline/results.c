@@ -74,7 +74,8 @@ static enum status gather_sites(const struct results *results, const struct mesh
         const struct site_result *site = &all->sites[i];
         all->rows[i] =
             (struct report_site){site->layer, site_name((enum site)site->site), site->range,
-                                 (enum input_policy)site->policy, site->weight_error};
+                                 (enum input_policy)site->policy, site->weight_error,
+                                 site->damping};
     }
     return STATUS_OK;
 }
@@ -109,6 +110,15 @@ static int64_t checkpoint_bytes(const struct config *config) {
     return bytes;
 }
 
+/* Where a Hessian was not positive with the damping that the configuration gives. */
+static void tell_damping(const struct report *report, const struct config *config) {
+    const double given = (double)config->quantization.damping;
+    for (int i = 0; i < report->site_count; i++)
+        if (report->sites[i].damping > given)
+            log_warning("layer %d, %s: GPTQ's damping had to be raised to %g for a positive Hessian",
+                        report->sites[i].layer, report->sites[i].site, report->sites[i].damping);
+}
+
 static enum status show(const struct results_run *run, const struct mesh *mesh,
                         const struct gathered *all, const struct options *options,
                         struct error *error) {
@@ -134,6 +144,7 @@ static enum status show(const struct results_run *run, const struct mesh *mesh,
         .memory = all->memory,
     };
     report_print(&report);
+    tell_damping(&report, config);
     return options->json ? report_write_json(&report, options->json, error) : STATUS_OK;
 }
 

@@ -117,6 +117,13 @@ static enum status spread(struct resume *resume, struct resume_found *found, flo
     return status ? status : spread_sample(run, found, error);
 }
 
+static struct hessian_place hessian_place_of(const struct resume *resume) {
+    return (struct hessian_place){.output = resume->run.config->output.checkpoint,
+                                  .owner = resume->owner,
+                                  .generation = resume->generation,
+                                  .mesh = resume->run.mesh};
+}
+
 static void list_todo(struct resume *resume) {
     for (int64_t window = 0; window < resume->run.windows->samples; window++)
         if (!has_bit(resume->done, window))
@@ -141,6 +148,10 @@ enum status resume_open(struct resume *resume, const struct resume_run *run, flo
     status = mesh_agree(mesh, status, error);
     if (!status)
         status = spread(resume, &found, maxima, error);
+    const struct hessian_place place = hessian_place_of(resume);
+    if (!status && run->hessians)
+        status = hessian_state_open(run->hessians, &place, found.anything, resume->finished,
+                                    resume->done, error);
     if (!status)
         list_todo(resume);
     for (int layer = 0; !status && mesh->rank == 0 && layer < run->model->shape.layers; layer++)
@@ -196,6 +207,15 @@ enum status resume_save(struct resume *resume, const float *maxima, struct error
 
 enum status resume_save_when_due(struct resume *resume, const float *maxima, struct error *error) {
     return timing_now() < resume->next_save ? STATUS_OK : resume_save(resume, maxima, error);
+}
+
+enum status resume_save_hessians(const struct resume *resume, bool now, struct error *error) {
+    struct hessians *hessians = resume->run.hessians;
+    const struct hessian_place place = hessian_place_of(resume);
+    if (!hessians)
+        return STATUS_OK;
+    return now ? hessian_state_save(hessians, &place, error)
+               : hessian_state_save_when_due(hessians, &place, error);
 }
 
 static void remove_earlier(const struct resume *resume) {

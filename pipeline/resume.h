@@ -20,6 +20,7 @@
 
 #include "io/sample.h"
 #include "pipeline/config.h"
+#include "pipeline/hessian_state.h"
 #include "pipeline/mesh.h"
 #include "pipeline/quantize_layer.h"
 #include "pipeline/site_sample.h"
@@ -33,6 +34,7 @@ struct resume_run {
     const struct sample_windows *windows;
     int layer_begin, layer_end; /* of this rank's stage */
     struct site_sample *sample; /* of this rank's stage, kept with the ranges */
+    struct hessians *hessians;  /* of this rank's stage; NULL: none are taken */
     bool restart;               /* forget what an interrupted run left */
 };
 
@@ -67,6 +69,8 @@ enum status resume_save_when_due(struct resume *resume, const float *maxima, str
 enum status resume_save(struct resume *resume, const float *maxima, struct error *error);
 /* Collective: all ranks save now; then records of earlier generations are removed. */
 enum status resume_save_all(struct resume *resume, const float *maxima, struct error *error);
+/* The Hessians, which take longer: when it is time, or now; nothing where there are none. */
+enum status resume_save_hessians(const struct resume *resume, bool now, struct error *error);
 /* A layer's results (SITE_COUNT), before its part gets its final name. */
 enum status resume_save_layer(const struct resume *resume, int layer,
                               const struct site_result *results, struct error *error);

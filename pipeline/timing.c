@@ -3,8 +3,9 @@
 #include <time.h>
 
 const char *section_name(enum section section) {
-    static const char *const names[SECTION_COUNT] = {
-        "open", "sample", "load", "compute", "wait", "reduce", "quantize", "write", "assemble"};
+    static const char *const names[SECTION_COUNT] = {"open",     "sample", "load",    "compute",
+                                                     "hessian",  "wait",   "reduce",  "factor",
+                                                     "quantize", "write",  "assemble"};
     return names[section];
 }
 

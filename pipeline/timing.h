@@ -7,8 +7,10 @@ enum section {
     SECTION_SAMPLE,   /* read and tokenize the data */
     SECTION_LOAD,     /* decode the stage's weights */
     SECTION_COMPUTE,  /* calibration: the forward pass */
+    SECTION_HESSIAN,  /* calibration: sums for GPTQ */
     SECTION_WAIT,     /* calibration: waiting for other stages */
-    SECTION_REDUCE,   /* ranges over replicas */
+    SECTION_REDUCE,   /* ranges and Hessians over replicas */
+    SECTION_FACTOR,   /* Cholesky factors for GPTQ */
     SECTION_QUANTIZE, /* weights to integers, compression */
     SECTION_WRITE,    /* into the parts */
     SECTION_ASSEMBLE, /* the checkpoint of the parts */

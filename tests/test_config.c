@@ -155,8 +155,8 @@ static void test_refusals(void **state) {
     refused(LEAST "[quantization]\nv0 = 1000-01-01", NULL, "must be a number from 0 on");
     refused(LEAST "[quantization]\nmethod = \"awq\"", NULL,
             "is \"awq\", but must be one of \"fptq\", \"rtn\"");
-    refused(LEAST "[quantization]\nmethod = \"gptq\"", NULL,
-            "\"gptq\" is not available in this version");
+    refused(LEAST "[quantization]\nmethod = \"gptq\"\nweight_bits = 8", NULL,
+            "weight_bits is 8, but GPTQ's rounding is for 4 bits");
     refused(LEAST "[quantization]\nmethod = \"smoothquant\"\npolicy = \"equalized\"", NULL,
             "quantization.policy = \"equalized\" is not for method = \"smoothquant\"");
     refused(LEAST "[quantization]\npolicy = \"error\"", NULL, "is not available in this version");

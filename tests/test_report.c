@@ -18,10 +18,10 @@
 #include "pipeline/table.h"
 
 static const struct report_site sites[] = {
-    {0, "attention_input", 15.2f, POLICY_EQUALIZED, 0.0913},
-    {0, "mlp_hidden", 3248.0f, POLICY_DYNAMIC, 0.1},
-    {1, "attention_input", 3.5f, POLICY_STATIC, 0.0713},
-    {1, "mlp_hidden", NAN, POLICY_DYNAMIC, 0.2},
+    {0, "attention_input", 15.2f, POLICY_EQUALIZED, 0.0913, 0},
+    {0, "mlp_hidden", 3248.0f, POLICY_DYNAMIC, 0.1, 0},
+    {1, "attention_input", 3.5f, POLICY_STATIC, 0.0713, 0.1},
+    {1, "mlp_hidden", NAN, POLICY_DYNAMIC, 0.2, 0},
 };
 static const struct report_section sections[] = {
     {"load", 0.5, 1.0, 1.5},

@@ -43,8 +43,7 @@ static const struct config_key keys[] = {
 
     {"quantization", "method", CONFIG_CHOICE, FIELD(quantization.method), "\"fptq\"",
      .choices = method_words, .decides_content = true,
-     .help = "rtn: no equalization, every activation scaled per token; smoothquant: W8A8; gptq: "
-             "W4A16, weights rounded by GPTQ"},
+     .help = "rtn: nothing but rounding; smoothquant: W8A8; gptq: W4A16"},
     {"quantization", "weight_bits", CONFIG_INTEGER, FIELD(quantization.weight_bits), "0", 0, 16,
      .decides_content = true, .help = "4, in groups; 8, one scale a row; 0: the method's own"},
     {"quantization", "activation_bits", CONFIG_INTEGER, FIELD(quantization.activation_bits), "0", 0,
@@ -85,11 +84,9 @@ static const struct config_key keys[] = {
      .help = "scale of static activations: of their largest value, or of least squared error"},
     {"quantization", "rounding", CONFIG_CHOICE, FIELD(quantization.rounding), "\"nearest\"",
      .choices = rounding_words, .decides_content = true,
-     .help = "of 4-bit weights; gptq: each column makes up for the errors of those before it; "
-             "method = \"gptq\" implies it"},
+     .help = "gptq: columns make up for the errors of those before (method gptq: always)"},
     {"quantization", "act_order", CONFIG_BOOLEAN, FIELD(quantization.act_order), "false",
-     .decides_content = true,
-     .help = "for GPTQ: columns of greatest activations first, grids of the original weights"},
+     .decides_content = true, .help = "for GPTQ: columns of the largest activations first"},
     {"quantization", "damping", CONFIG_FLOAT, FIELD(quantization.damping), "0.01", 0, 1,
      .decides_content = true,
      .help = "for GPTQ: added to the Hessian's diagonal, in shares of its mean"},

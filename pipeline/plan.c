@@ -3,8 +3,11 @@
 #include <math.h>
 
 #include "kernels/attention.h"
+#include "kernels/gptq.h"
+#include "pipeline/hessian.h"
 #include "pipeline/log.h"
 #include "pipeline/memory.h"
+#include "pipeline/method.h"
 #include "pipeline/site_sample.h"
 #include "pipeline/stage.h"
 #include "pipeline/weights.h"
@@ -51,6 +54,14 @@ int64_t plan_layer_bytes(const struct model *model, int layer, enum run_precisio
     return bytes;
 }
 
+/* Hessians, and what a site's factor and the threads' batches take when calibration's own is gone.
+ */
+static int64_t estimate_gptq(const struct model *model, const struct config *config, int layers,
+                             int threads, int64_t widest, struct plan *plan) {
+    plan->memory_hessians = hessians_bytes(model, config, layers);
+    return (int64_t)gptq_factor_bytes(widest) + threads * (int64_t)gptq_scratch_bytes(widest);
+}
+
 /* Bytes a rank with `layers` layers needs: weights, keys and values, work space. */
 static void estimate_memory(const struct model *model, const struct config *config, int layers,
                             int threads, const struct plan_needs *needs, struct plan *plan) {
@@ -82,8 +93,13 @@ static void estimate_memory(const struct model *model, const struct config *conf
         layers * model_layer_channels(model) * 4 + site_sample_bytes(model, config, layers) +
         threads * (int64_t)stage_scratch_bytes(model, tokens, plan->sequence_length);
     plan->memory_base = BASE_BYTES;
-    plan->memory_rank =
-        plan->memory_weights + plan->memory_cache + plan->memory_buffers + plan->memory_base;
+    const int64_t calibration = plan->memory_weights + plan->memory_cache + plan->memory_buffers;
+    const bool by_gptq =
+        needs->quantizes && method_rounding(&config->quantization) == ROUNDING_GPTQ;
+    const int64_t rounding =
+        by_gptq ? estimate_gptq(model, config, layers, threads, widest, plan) : 0;
+    plan->memory_rank = (calibration > rounding ? calibration : rounding) + plan->memory_hessians +
+                        plan->memory_base;
 }
 
 static void estimate_time(const struct model *model, const struct plan_rates *rates,
@@ -210,7 +226,7 @@ static void note_candidate(struct candidates *candidates, const struct plan *tri
 enum status plan_make(const struct model *model, const struct config *config, int ranks, int hosts,
                       int threads, int64_t host_memory, const struct plan_rates *rates,
                       const struct plan_needs *needs, struct plan *plan, struct error *error) {
-    static const struct plan_needs one_model = {.models = 1};
+    static const struct plan_needs one_model = {.models = 1, .quantizes = true};
     const struct config_calibration *calibration = &config->calibration;
     enum status status = check_work(model, config, ranks, error);
     if (status)
@@ -281,6 +297,8 @@ void plan_print(const struct plan *plan, const struct model *model) {
     print_bytes(" in a rank: weights ", plan->memory_weights);
     print_bytes(", keys and values ", plan->memory_cache);
     print_bytes(", work space ", plan->memory_buffers);
+    if (plan->memory_hessians)
+        print_bytes(", Hessians ", plan->memory_hessians);
     print_bytes("; a host has ", plan->memory_limit);
     print_bytes("\ntraffic      ", plan->traffic_bytes);
     print_bytes(" between stages\ndisk         ", plan->checkpoint_bytes);

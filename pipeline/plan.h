@@ -3,6 +3,7 @@
 #ifndef FPTQ_PIPELINE_PLAN_H
 #define FPTQ_PIPELINE_PLAN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "io/status.h"
@@ -29,8 +30,9 @@ struct plan {
     double seconds_load, seconds_calibrate, seconds_quantize;
     int64_t memory_rank; /* bytes, of the rank that needs most */
     int64_t memory_weights, memory_cache, memory_buffers, memory_base; /* what it is made of */
-    int64_t memory_limit;     /* per host: from the configuration, or what the host has */
-    int64_t traffic_bytes;    /* between stages, in all */
+    int64_t memory_hessians; /* the same, for GPTQ; a factor of one takes the others' place later */
+    int64_t memory_limit;    /* per host: from the configuration, or what the host has */
+    int64_t traffic_bytes;   /* between stages, in all */
     int64_t checkpoint_bytes; /* upper estimate, without compression */
     double flops;             /* of calibration, in all */
 };
@@ -39,6 +41,7 @@ struct plan {
 struct plan_needs {
     int models;          /* that pass together: each has its keys and values and its work space */
     int64_t layer_bytes; /* of weights: how much more a layer takes, or how much less */
+    bool quantizes;      /* calibrates and quantizes: Hessians where GPTQ needs them */
 };
 
 /* First layer of a stage; stage == stages gives the number of layers. Uneven rests go to the first
@@ -51,7 +54,8 @@ struct plan_rates plan_rates_typical(enum kernel_path path);
  * (`host_memory` bytes, which its ranks share), and of plans within 2% of that the one that needs
  * least memory; or take what the configuration forces. STATUS_INPUT with the reason where nothing
  * works: more ranks than work, forced values that do not fit, too little memory, a sequence longer
- * than the model's positions. needs: NULL for one model in full precision. */
+ * than the model's positions. needs: NULL for one model in full precision,
+ * that is quantized. */
 enum status plan_make(const struct model *model, const struct config *config, int ranks, int hosts,
                       int threads, int64_t host_memory, const struct plan_rates *rates,
                       const struct plan_needs *needs, struct plan *plan, struct error *error);

@@ -103,7 +103,7 @@ echo $$ >"pids/${OMPI_COMM_WORLD_RANK:-$PMI_RANK}"
 exec "$@"
 SCRIPT
 kept=0
-for round in 1 2 3 4; do
+for round in 1 2 3; do
     stops=""
     for ((i = 0; i < 3; i++)); do
         ranks=$((RANDOM % 4 + 1)) delay=$((RANDOM % milliseconds + 300))

@@ -55,17 +55,21 @@ static struct w4a8_block open_block(const struct product *product, const struct 
     const int64_t whole = w4a8_group_filled(&layout->grouping, step->group);
     const int64_t bytes = w4a8_level_bytes(layout, step->count);
     const uint8_t *packed = step_levels(layout, item, step);
+    const uint8_t *grid = packed + w4a8_level_bytes(layout, whole - step->k);
+    const uint8_t *zero_points = grid + layout->kernel->columns * 4;
+    const bool subtract = layout->kernel->subtracts && !product->symmetric;
     if (layout->bits == 4)
         for (int64_t group = 0; group < step->groups; group++)
             layout->kernel->unpack(item->levels + group * 2 * bytes,
-                                   packed + group * layout->record_bytes, bytes);
+                                   packed + group * layout->record_bytes, bytes,
+                                   subtract ? zero_points + group * layout->record_bytes : NULL);
     return (struct w4a8_block){
         .weights = layout->bits == 4 ? item->levels : packed,
         .weight_stride = layout->bits == 4 ? 2 * bytes : layout->record_bytes,
-        .grid = (const char *)packed + w4a8_level_bytes(layout, whole - step->k),
+        .grid = (const char *)grid,
         .grid_stride = layout->record_bytes,
-        .has_zero_points = !product->symmetric,
-        .zero_point = layout->bias,
+        .has_zero_points = !product->symmetric && !subtract,
+        .zero_point = subtract ? layout->kernel->subtracted_bias : layout->bias,
         .groups = step->groups,
         .count = step->count,
         .opens = step->k == 0,
@@ -73,44 +77,40 @@ static struct w4a8_block open_block(const struct product *product, const struct 
     };
 }
 
-static void finish_rows(const struct product *product, const struct item *item, int64_t m,
-                        int64_t rows, const float *sums) {
+static void finish_rows(const struct product *product, const struct item *item) {
     const struct w4a8_kernel *kernel = product->layout.kernel;
-    for (int64_t row = 0; row < w4a8_minimum(rows, product->m - m); row++)
-        kernel->finish(product->y + (m + row) * product->y_stride + item->n,
-                       sums + row * kernel->columns, product->x.scales[m + row],
+    for (int64_t m = item->m; m < w4a8_minimum(item->m_end, product->m); m++)
+        kernel->finish(product->y + m * product->y_stride + item->n,
+                       item->sums + (m - item->m) * kernel->columns, product->x.scales[m],
                        product->bias == NULL ? NULL : product->bias + item->n,
                        w4a8_minimum(kernel->columns, product->n - item->n));
 }
 
-/* A step of an item, tile after tile. What follows in memory, in this panel or the next, is fetched
- * meanwhile; a tile is written as soon as it is done, so that its stores go on beside the next. */
+/* A step of an item. What follows in memory, in this panel or the next, is fetched meanwhile. */
 static void multiply_step(const struct product *product, const struct item *item,
                           const struct w4a8_step *step, bool last) {
     const struct w4a8_layout *layout = &product->layout;
     const struct w4a8_kernel *kernel = layout->kernel;
     const struct w4a8_block block = open_block(product, item, step);
-    const int64_t tiles = (item->m_end - item->m + kernel->tile_rows - 1) / kernel->tile_rows;
     const uint8_t *ahead = step_levels(layout, item, step) + step_bytes(layout, step);
     const int64_t left = product->weights + product->panels * layout->panel_bytes - ahead;
-    const int64_t ahead_bytes = w4a8_minimum(step_bytes(layout, step), left);
-    const int64_t share = w4a8_round_up((ahead_bytes + tiles - 1) / tiles, 64);
-    int64_t fetched = 0;
-    for (int64_t m = item->m; m < item->m_end; m += kernel->tile_rows) {
-        const int64_t rows = w4a8_tile_rows(&product->x, m), at = (m - item->m) * kernel->columns;
-        const int64_t shape = rows / kernel->row_multiple - 1;
-        for (const int64_t end = w4a8_minimum(ahead_bytes, fetched + share); fetched < end;
-             fetched += 64)
-            __builtin_prefetch(ahead + fetched, 0, 2);
-        if (step->group == 0 && step->k == 0)
-            memset(item->sums + at, 0, (size_t)(rows * kernel->columns) * sizeof(float));
-        (layout->bits == 4 ? kernel->multiply4 : kernel->multiply8)[shape](
-            &block, w4a8_tile_at(&product->x, m, step),
-            product->x.sums + m * layout->grouping.groups + step->group * rows, item->sums + at,
-            item->carries + at);
-        if (last)
-            finish_rows(product, item, m, rows, item->sums + at);
-    }
+    const int64_t rows = item->m_end - item->m;
+    if (step->group == 0 && step->k == 0)
+        memset(item->sums, 0, (size_t)(rows * kernel->columns) * sizeof(float));
+    kernel->multiply[layout->bits == 8](
+        &block, &(struct w4a8_rows){
+                    .rows = rows,
+                    .x = w4a8_tile_at(&product->x, item->m, step),
+                    .x_sums = product->x.sums + item->m * layout->grouping.groups,
+                    .first_group = step->group,
+                    .all_groups = layout->grouping.groups,
+                    .sums = item->sums,
+                    .carries = item->carries,
+                    .ahead = ahead,
+                    .ahead_bytes = w4a8_minimum(step_bytes(layout, step), left),
+                });
+    if (last)
+        finish_rows(product, item);
 }
 
 /* Each step of all panels in turn: a step's part of X comes from afar once. */

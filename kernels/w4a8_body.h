@@ -6,7 +6,10 @@
 
 #include "kernels/w4a8_kernel.h"
 
-static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes) {
+#ifndef OWN_UNPACK
+static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes,
+                   const uint8_t *zero_points) {
+    (void)zero_points;
     for (; bytes > 0; bytes -= UNIT, packed += UNIT, levels += 2 * UNIT) {
 #pragma omp simd
         for (int i = 0; i < UNIT; i++) {
@@ -15,6 +18,8 @@ static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes) {
         }
     }
 }
+
+#endif
 
 /* |x| as an integer: ordered like |x|, with NaN above infinity. */
 static inline uint32_t magnitude_of(float x) {
@@ -84,6 +89,27 @@ static void finish(float *y, const float *sum, float scale, const float *bias, i
             y[n] = sum[n] * scale + bias[n];
     }
 }
+
+#ifndef OWN_ROWS
+typedef void multiply_tile(const struct w4a8_block *block, const int8_t *x, const int32_t *x_sums,
+                           float *sum, int32_t *carry);
+
+/* Tile after tile, by the function for its rows: by_rows[rows - 1]. */
+static inline void multiply_tiles(const struct w4a8_block *block, const struct w4a8_rows *rows,
+                                  multiply_tile *const by_rows[ROWS]) {
+    const int64_t tiles = (rows->rows + ROWS - 1) / ROWS;
+    const int64_t share = (rows->ahead_bytes + 64 * tiles - 1) / (64 * tiles) * 64;
+    const uint8_t *ahead = rows->ahead, *const ahead_end = ahead + rows->ahead_bytes;
+    for (int64_t m = 0; m < rows->rows; m += ROWS) {
+        const int64_t here = rows->rows - m < ROWS ? rows->rows - m : ROWS;
+        for (int64_t i = 0; i < share && ahead < ahead_end; i += 64, ahead += 64)
+            __builtin_prefetch(ahead, 0, 2);
+        by_rows[here - 1](block, rows->x + m * block->groups * block->count,
+                          rows->x_sums + m * rows->all_groups + rows->first_group * here,
+                          rows->sums + m * COLUMNS, rows->carries + m * COLUMNS);
+    }
+}
+#endif
 
 #define W4A8_BODY_FUNCTIONS                                                                        \
     .unpack = unpack, .find_maximum = find_maximum, .quantize = quantize, .finish = finish

@@ -27,14 +27,6 @@ struct quantizing {
     const struct w4a8_quantization *how;
 };
 
-/* The sum as the path's kernel reads it. */
-static int32_t store_sum(const struct w4a8_kernel *kernel, int32_t sum) {
-    if (!kernel->paired_sums)
-        return sum;
-    const int32_t high = (sum + W4A8_PAIR / 2) >> 11, low = sum - high * W4A8_PAIR;
-    return (int32_t)((uint32_t)high << 16 | (uint16_t)low);
-}
-
 enum { PIECE = 256 }; /* k quantized at once, a multiple of every span */
 
 /* One group of row `row` of the tile that begins at m. */
@@ -92,8 +84,7 @@ static void quantize_rows(void *context, int64_t begin, int64_t end, int thread)
             scales[row] = m + row < task->m ? token_scale(task, m + row) : 1.0f;
         for (int64_t i = 0; i < groups * rows; i++)
             packed->sums[m * groups + i] =
-                store_sum(packed->kernel,
-                          quantize_group(task, m, i % rows, i / rows, 1.0f / scales[i % rows]));
+                quantize_group(task, m, i % rows, i / rows, 1.0f / scales[i % rows]);
     }
 }
 

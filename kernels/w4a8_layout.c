@@ -71,7 +71,9 @@ struct w4a8_packed w4a8_find_packed(const struct w4a8_input *input) {
     struct w4a8_packed packed = {
         .kernel = kernel,
         .grouping = find_grouping(kernel, input->columns, input->group_size),
-        .rows = w4a8_round_up(input->rows, kernel->row_multiple),
+        .rows = input->rows == 1 && kernel->multiply_streams[0] != NULL
+                    ? 1
+                    : w4a8_round_up(input->rows, kernel->row_multiple),
         .scales = input->data,
     };
     packed.sums = (int32_t *)input->data + w4a8_round_up(packed.rows, 16);

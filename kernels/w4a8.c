@@ -5,7 +5,7 @@
 
 #include "kernels/w4a8_layout.h"
 
-enum { BLOCK_ROWS = 256, MAX_COLUMNS = 48, MAX_PANELS = 4 };
+enum { BLOCK_ROWS = 256, MAX_COLUMNS = 48, MAX_PANELS = 8 };
 enum { SUM_BYTES = BLOCK_ROWS * MAX_COLUMNS * (int)sizeof(float) }; /* of a panel */
 
 /* A thread's scratch: levels of a block, sums, carries. */
@@ -22,6 +22,7 @@ struct product {
     struct w4a8_layout layout;
     bool symmetric;
     const float *bias;
+    bool streams;                /* y is larger than the caches */
     int64_t panels, item_panels; /* an item is some panels against a block of m */
     int64_t items_across;        /* items of a block of m */
     struct team *team;
@@ -43,9 +44,9 @@ static int64_t step_bytes(const struct w4a8_layout *layout, const struct w4a8_st
                : w4a8_level_bytes(layout, step->count);
 }
 
-static const uint8_t *step_levels(const struct w4a8_layout *layout, const struct item *item,
+static const uint8_t *step_levels(const struct w4a8_layout *layout, const uint8_t *panel,
                                   const struct w4a8_step *step) {
-    return item->panel + step->group * layout->record_bytes + w4a8_level_bytes(layout, step->k);
+    return panel + step->group * layout->record_bytes + w4a8_level_bytes(layout, step->k);
 }
 
 /* Levels of 4 bits are brought to bytes first, others are multiplied where they lie. */
@@ -54,7 +55,7 @@ static struct w4a8_block open_block(const struct product *product, const struct 
     const struct w4a8_layout *layout = &product->layout;
     const int64_t whole = w4a8_group_filled(&layout->grouping, step->group);
     const int64_t bytes = w4a8_level_bytes(layout, step->count);
-    const uint8_t *packed = step_levels(layout, item, step);
+    const uint8_t *packed = step_levels(layout, item->panel, step);
     const uint8_t *grid = packed + w4a8_level_bytes(layout, whole - step->k);
     const uint8_t *zero_points = grid + layout->kernel->columns * 4;
     const bool subtract = layout->kernel->subtracts && !product->symmetric;
@@ -83,17 +84,15 @@ static void finish_rows(const struct product *product, const struct item *item) 
         kernel->finish(product->y + m * product->y_stride + item->n,
                        item->sums + (m - item->m) * kernel->columns, product->x.scales[m],
                        product->bias == NULL ? NULL : product->bias + item->n,
-                       w4a8_minimum(kernel->columns, product->n - item->n));
+                       w4a8_minimum(kernel->columns, product->n - item->n), product->streams);
 }
 
-/* A step of an item. What follows in memory, in this panel or the next, is fetched meanwhile. */
+/* A step of an item. `ahead`, what is read next, is fetched meanwhile. */
 static void multiply_step(const struct product *product, const struct item *item,
-                          const struct w4a8_step *step, bool last) {
+                          const struct w4a8_step *step, const uint8_t *ahead, int64_t ahead_bytes) {
     const struct w4a8_layout *layout = &product->layout;
     const struct w4a8_kernel *kernel = layout->kernel;
     const struct w4a8_block block = open_block(product, item, step);
-    const uint8_t *ahead = step_levels(layout, item, step) + step_bytes(layout, step);
-    const int64_t left = product->weights + product->panels * layout->panel_bytes - ahead;
     const int64_t rows = item->m_end - item->m;
     if (step->group == 0 && step->k == 0)
         memset(item->sums, 0, (size_t)(rows * kernel->columns) * sizeof(float));
@@ -107,10 +106,26 @@ static void multiply_step(const struct product *product, const struct item *item
                     .sums = item->sums,
                     .carries = item->carries,
                     .ahead = ahead,
-                    .ahead_bytes = w4a8_minimum(step_bytes(layout, step), left),
+                    .ahead_bytes = ahead_bytes,
                 });
-    if (last)
-        finish_rows(product, item);
+}
+
+/* A step of all panels, then the first of the next step (or of the next item). */
+static void multiply_panels(const struct product *product, const struct item *items, int64_t panels,
+                            const struct w4a8_step *step, const struct w4a8_step *next) {
+    const struct w4a8_layout *layout = &product->layout;
+    const bool last = next->group == layout->grouping.groups;
+    const struct w4a8_step first = w4a8_step_of(&layout->grouping, 0, 0);
+    const uint8_t *end = product->weights + product->panels * layout->panel_bytes;
+    for (int64_t i = 0; i < panels; i++) {
+        const struct w4a8_step *then = i + 1 < panels ? step : last ? &first : next;
+        const uint8_t *panel =
+            i + 1 < panels || last ? items[i].panel + layout->panel_bytes : items[0].panel;
+        const uint8_t *ahead = panel < end ? step_levels(layout, panel, then) : end;
+        multiply_step(product, &items[i], step, ahead, ahead < end ? step_bytes(layout, then) : 0);
+        if (last)
+            finish_rows(product, &items[i]);
+    }
 }
 
 /* Each step of all panels in turn: a step's part of X comes from afar once. */
@@ -135,8 +150,7 @@ static void run_item(const struct product *product, int64_t index, uint8_t *scra
     struct w4a8_step step = w4a8_step_of(&layout->grouping, 0, 0);
     while (step.group < layout->grouping.groups) {
         const struct w4a8_step next = w4a8_step_after(&layout->grouping, &step);
-        for (int64_t i = 0; i < panels; i++)
-            multiply_step(product, &items[i], &step, next.group == layout->grouping.groups);
+        multiply_panels(product, items, panels, &step, &next);
         step = next;
     }
 }
@@ -184,12 +198,13 @@ static void run_streams(void *context, int64_t begin, int64_t end, int thread) {
             const int64_t n = panels[s] * columns;
             kernel->finish(product->y + n, sums + s * columns, product->x.scales[0],
                            product->bias == NULL ? NULL : product->bias + n,
-                           w4a8_minimum(columns, product->n - n));
+                           w4a8_minimum(columns, product->n - n), false);
         }
     }
 }
 
-enum { PIECES = 4 }; /* that each thread has on average */
+enum { STREAM_FROM = 1 << 17 }; /* numbers of y: 512 KiB */
+enum { PIECES = 4 };            /* that each thread has on average */
 
 void w4a8_run(const struct compute *compute, float *y, int64_t y_stride,
               const struct w4a8_input *input, const struct w4a8_weight *weight, const float *bias) {
@@ -206,6 +221,7 @@ void w4a8_run(const struct compute *compute, float *y, int64_t y_stride,
         .layout = w4a8_find_layout(weight),
         .symmetric = weight->symmetric,
         .bias = bias,
+        .streams = input->rows * weight->rows >= STREAM_FROM,
         .team = compute->team,
     };
     const struct w4a8_kernel *kernel = product.layout.kernel;

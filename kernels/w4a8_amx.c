@@ -9,12 +9,13 @@
  * cache, whose room the levels and the ring need. */
 #include <immintrin.h>
 
-enum { TILE = 16, COLUMNS = 32, ROWS = 32, SPAN = 64, UNIT = 8 * 64, NIBBLE_SIGN = 0 };
+enum { TILE = 16, COLUMNS = 32, ROWS = 32, SPAN = 64, X_SPAN = 64, UNIT = 8 * 64, NIBBLE_SIGN = 0 };
 
 #define OWN_UNPACK
 #define OWN_ROWS
 #include "kernels/tile_amx.h"
 #include "kernels/unroll.h"
+#include "kernels/w4a8_avx512.h"
 #include "kernels/w4a8_body.h"
 
 #define INLINE static inline __attribute__((always_inline))

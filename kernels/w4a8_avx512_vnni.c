@@ -2,8 +2,17 @@
  * group's sums start at -(z + bias) * sum x. */
 #include <immintrin.h>
 
-enum { COLUMNS = 48, VECTORS = 3, ROWS = 8, SPAN = 8, UNIT = COLUMNS * 4, NIBBLE_SIGN = 0 };
+enum {
+    COLUMNS = 48,
+    VECTORS = 3,
+    ROWS = 8,
+    SPAN = 8,
+    X_SPAN = 4,
+    UNIT = COLUMNS * 4,
+    NIBBLE_SIGN = 0
+};
 
+#include "kernels/w4a8_avx512.h"
 #include "kernels/w4a8_body.h"
 
 enum { QUAD_BYTES = COLUMNS * 4 };

@@ -48,6 +48,7 @@ static float find_maximum(const float *x, const float *multiplier, int64_t count
     return maximum;
 }
 
+#ifndef OWN_QUANTIZE
 /* The magnitude is limited as an integer: it orders like |x|, and compilers know its minimum. */
 static inline int8_t quantize_number(float x, float reciprocal) {
     const uint32_t limit = 0x42fe0000; /* 127 */
@@ -60,25 +61,41 @@ static inline int8_t quantize_number(float x, float reciprocal) {
     return (int8_t)(int32_t)nearbyintf(scaled);
 }
 
-static int32_t quantize(int8_t *values, const float *x, const float *multiplier, float reciprocal,
-                        int64_t count) {
+enum {
+    PIECE = 256,
+    QUAD = 4
+}; /* k quantized at once, a multiple of every span; k of a span of X */
+
+static int32_t quantize(int8_t *spans, int64_t stride, const float *x, const float *multiplier,
+                        float reciprocal, int64_t count, int64_t filled) {
     int32_t sum = 0;
-    if (multiplier == NULL) {
+    for (int64_t begin = 0; begin < filled; begin += PIECE) {
+        int8_t values[PIECE] = {0};
+        const int64_t end = filled - begin < PIECE ? filled - begin : PIECE;
+        const int64_t here = count - begin < PIECE ? count - begin : PIECE;
+        if (multiplier == NULL) {
 #pragma omp simd
-        for (int64_t k = 0; k < count; k++)
-            values[k] = quantize_number(x[k], reciprocal);
-    } else {
+            for (int64_t k = 0; k < here; k++)
+                values[k] = quantize_number(x[begin + k], reciprocal);
+        } else {
 #pragma omp simd
-        for (int64_t k = 0; k < count; k++)
-            values[k] = quantize_number(x[k] * multiplier[k], reciprocal);
-    }
+            for (int64_t k = 0; k < here; k++)
+                values[k] = quantize_number(x[begin + k] * multiplier[begin + k], reciprocal);
+        }
 #pragma omp simd reduction(+ : sum)
-    for (int64_t k = 0; k < count; k++)
-        sum += values[k];
+        for (int64_t k = 0; k < here; k++)
+            sum += values[k];
+        for (int64_t k = 0; k < end; k += QUAD, spans += stride)
+            memcpy(spans, values + k, QUAD);
+    }
     return sum;
 }
+#endif
 
-static void finish(float *y, const float *sum, float scale, const float *bias, int64_t count) {
+#ifndef OWN_FINISH
+static void finish(float *y, const float *sum, float scale, const float *bias, int64_t count,
+                   bool stream) {
+    (void)stream;
     if (bias == NULL) {
 #pragma omp simd
         for (int64_t n = 0; n < count; n++)
@@ -89,6 +106,7 @@ static void finish(float *y, const float *sum, float scale, const float *bias, i
             y[n] = sum[n] * scale + bias[n];
     }
 }
+#endif
 
 #ifndef OWN_ROWS
 typedef void multiply_tile(const struct w4a8_block *block, const int8_t *x, const int32_t *x_sums,

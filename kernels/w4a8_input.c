@@ -27,36 +27,21 @@ struct quantizing {
     const struct w4a8_quantization *how;
 };
 
-enum { PIECE = 256 }; /* k quantized at once, a multiple of every span */
-
-/* One group of row `row` of the tile that begins at m. */
+/* One group of row `row` of the tile that begins at m, in the pieces that lie together. */
 static int32_t quantize_group(const struct quantizing *task, int64_t m, int64_t row, int64_t group,
                               float reciprocal) {
     const struct w4a8_kernel *kernel = task->packed.kernel;
     const struct w4a8_grouping *grouping = &task->packed.grouping;
-    const int64_t rows = w4a8_tile_rows(&task->packed, m), x_span = kernel->x_span;
-    const int64_t size = w4a8_group_size(grouping, group), first = group * grouping->size;
-    const int64_t count = w4a8_group_filled(grouping, group);
+    const int64_t stride = w4a8_tile_rows(&task->packed, m) * kernel->x_span;
+    const int64_t size = m + row < task->m ? w4a8_group_size(grouping, group) : 0;
+    const int64_t filled = w4a8_group_filled(grouping, group), first = group * grouping->size;
+    const float *x = task->x + (m + row) * task->stride + first;
     const float *multiplier = task->how->multiplier;
     int32_t sum = 0;
-    for (int64_t k = 0; k < count; k += PIECE) {
-        int8_t values[PIECE];
-        const int64_t filled = w4a8_minimum(PIECE, count - k);
-        const int64_t here = m + row < task->m ? w4a8_minimum(PIECE, size - k) : 0;
-        if (here > 0)
-            sum += kernel->quantize(values, task->x + (m + row) * task->stride + first + k,
-                                    multiplier == NULL ? NULL : multiplier + first + k, reciprocal,
-                                    here);
-        const int64_t present = here > 0 ? here : 0;
-        memset(values + present, 0, (size_t)(filled - present));
-        int8_t *at = row_at(&task->packed, m, row, group, k);
-        if (x_span == 4)
-            for (int64_t i = 0; i < filled; i += 4, at += rows * 4)
-                memcpy(at, values + i, 4);
-        else
-            for (int64_t i = 0; i < filled; i += x_span, at += rows * x_span)
-                memcpy(at, values + i, (size_t)x_span);
-    }
+    for (int64_t k = 0; k < filled; k += W4A8_STEP_K)
+        sum += kernel->quantize(row_at(&task->packed, m, row, group, k), stride, x + k,
+                                multiplier == NULL ? NULL : multiplier + first + k, reciprocal,
+                                size - k, w4a8_minimum(W4A8_STEP_K, filled - k));
     return sum;
 }
 
@@ -70,21 +55,27 @@ static float token_scale(const struct quantizing *task, int64_t m) {
     return scale < least ? least : scale;
 }
 
-/* Group after group of all rows: a tile's bytes stay in the nearest cache until they are all there,
- * and x is read from several places at once. */
+enum { PART_K = 2048 }; /* k of a row quantized before the next row's */
+
+/* A tile's rows in turn, part after part: long enough to be read fast, short enough that the tile's
+ * bytes are near when their neighbours come. */
 static void quantize_rows(void *context, int64_t begin, int64_t end, int thread) {
     (void)thread;
     const struct quantizing *task = context;
     const struct w4a8_packed *packed = &task->packed;
     const int64_t groups = packed->grouping.groups;
+    const int64_t part = 1 + (PART_K - 1) / packed->grouping.size;
     for (int64_t m = begin; m < end; m += packed->kernel->tile_rows) {
         const int64_t rows = w4a8_tile_rows(packed, m);
         float *scales = packed->scales + m;
+        int32_t *sums = packed->sums + m * groups;
         for (int64_t row = 0; row < rows; row++)
             scales[row] = m + row < task->m ? token_scale(task, m + row) : 1.0f;
-        for (int64_t i = 0; i < groups * rows; i++)
-            packed->sums[m * groups + i] =
-                quantize_group(task, m, i % rows, i / rows, 1.0f / scales[i % rows]);
+        for (int64_t first = 0; first < groups; first += part)
+            for (int64_t row = 0; row < rows; row++)
+                for (int64_t group = first; group < w4a8_minimum(first + part, groups); group++)
+                    sums[group * rows + row] =
+                        quantize_group(task, m, row, group, 1.0f / scales[row]);
     }
 }
 

@@ -79,11 +79,14 @@ struct w4a8_kernel {
 
     /* max |x * multiplier| */
     float (*find_maximum)(const float *x, const float *multiplier, int64_t count);
-    /* Quantize `count` numbers, returns their sum. */
-    int32_t (*quantize)(int8_t *values, const float *x, const float *multiplier, float reciprocal,
-                        int64_t count);
-    /* y (count) = sum * scale (+ bias where not NULL) */
-    void (*finish)(float *y, const float *sum, float scale, const float *bias, int64_t count);
+    /* Quantize `count` numbers of a row, fill up with zeros to `filled`; spans of x_span go
+     * `stride` bytes apart. Returns the sum. */
+    int32_t (*quantize)(int8_t *spans, int64_t stride, const float *x, const float *multiplier,
+                        float reciprocal, int64_t count, int64_t filled);
+    /* y (count) = sum * scale (+ bias where not NULL); stream: nobody reads y soon, it may go past
+     * the caches. */
+    void (*finish)(float *y, const float *sum, float scale, const float *bias, int64_t count,
+                   bool stream);
 };
 
 extern const struct w4a8_kernel w4a8_portable;

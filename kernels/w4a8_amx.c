@@ -54,9 +54,10 @@ static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes,
 /* int32 sums of some groups, [group][tile], on their way to f32. */
 struct pending {
     const int32_t *brackets;
-    float *sums; /* (ROWS, COLUMNS); NULL: nothing to do */
+    float *sums; /* (ROWS, COLUMNS) */
     const char *scales;
     int64_t scales_stride; /* bytes */
+    int row;               /* the first that is not converted */
 };
 
 struct scales {
@@ -74,24 +75,24 @@ INLINE struct scales load_scales(const struct pending *pending, const int groups
     return scales;
 }
 
-INLINE void convert(const struct pending *pending, const struct scales *scales, const int groups,
-                    const int begin, const int rows) {
-    if (pending->sums == NULL)
-        return;
-    UNROLL
-    for (int row = begin; row < begin + rows; row++) {
+/* At most `rows` more rows. */
+INLINE void convert(struct pending *pending, const struct scales *scales, const int groups,
+                    int rows) {
+    const int end = pending->row + rows < ROWS ? pending->row + rows : ROWS;
+    for (; pending->row < end; pending->row++) {
+        float *at = pending->sums + pending->row * COLUMNS;
+        const int32_t *bracket =
+            pending->brackets + pending->row / TILE * 2 * TILE_SUMS + pending->row % TILE * TILE;
         UNROLL
         for (int v = 0; v < 2; v++) {
-            float *at = pending->sums + row * COLUMNS + 16 * v;
-            const int32_t *bracket =
-                pending->brackets + (row / TILE * 2 + v) * TILE_SUMS + row % TILE * TILE;
-            __m512 sum = _mm512_loadu_ps(at);
+            __m512 sum = _mm512_loadu_ps(at + 16 * v);
             UNROLL
             for (int group = 0; group < groups; group++)
-                sum = _mm512_fmadd_ps(
-                    scales->of[group][v],
-                    _mm512_cvtepi32_ps(_mm512_loadu_si512(bracket + group * GROUP_SUMS)), sum);
-            _mm512_storeu_ps(at, sum);
+                sum = _mm512_fmadd_ps(scales->of[group][v],
+                                      _mm512_cvtepi32_ps(_mm512_loadu_si512(
+                                          bracket + group * GROUP_SUMS + v * TILE_SUMS)),
+                                      sum);
+            _mm512_storeu_ps(at + 16 * v, sum);
         }
     }
 }
@@ -106,38 +107,9 @@ struct ahead {
     int64_t lines; /* with a block */
 };
 
-static struct ahead ahead_of(const struct w4a8_block *block, const struct w4a8_rows *rows) {
-    const int64_t blocks = rows->rows / ROWS * block->groups * block->count / SPAN;
-    return (struct ahead){rows->ahead, (rows->ahead_bytes + 64 * blocks - 1) / (64 * blocks)};
-}
-
 INLINE void fetch_ahead(struct ahead *ahead) {
     for (int64_t i = 0; i < ahead->lines; i++, ahead->at += 64)
         __builtin_prefetch(ahead->at, 0, 2);
-}
-
-/* What is converted beside a round of blocks: a round of `slots` tile products. */
-struct beside {
-    struct pending last, older; /* the round before, the one before that */
-    struct scales scales;
-    int groups, slots;
-};
-
-/* The brackets of a round are all stored after the first four tile products of the next round: its
- * rows are converted from there on, evenly, up to the same place in the round after. */
-INLINE void convert_share(struct beside *beside, const int slot) {
-    if (slot >= beside->slots)
-        return;
-    const int delay = 4, share = ROWS / beside->slots;
-    if (slot == 0)
-        beside->scales = load_scales(&beside->older, beside->groups);
-    if (slot == delay)
-        beside->scales = load_scales(&beside->last, beside->groups);
-    if (slot < delay)
-        convert(&beside->older, &beside->scales, beside->groups,
-                (slot - delay + beside->slots) % beside->slots * share, share);
-    else
-        convert(&beside->last, &beside->scales, beside->groups, (slot - delay) * share, share);
 }
 
 /* Sums of the group before leave a tile just before it is cleared. */
@@ -147,25 +119,27 @@ INLINE void convert_share(struct beside *beside, const int slot) {
         TILE_ZERO(tile);                                                                           \
     }
 
-/* 64 k of a panel and of 32 rows of X: 2 x 2 tiles of sums in tmm0 .. tmm3. */
+/* 64 k of a panel and of 32 rows of X: 2 x 2 tiles of sums in tmm0 .. tmm3. `share` rows of what
+ * is pending are converted beside each tile product. */
 INLINE void multiply_block(const uint8_t *w, const int8_t *x, const bool opens, int32_t *brackets,
-                           struct beside *beside, const int slot) {
+                           struct pending *pending, const int groups, int share) {
+    const struct scales scales = load_scales(pending, groups);
     TILE_LOAD_STREAM(4, x, 64);
     TILE_LOAD(6, w, 64);
     REOPEN(0)
     DOT_INT8(0, 4, 6);
-    convert_share(beside, slot);
+    convert(pending, &scales, groups, share);
     TILE_LOAD(7, w + TILE_BYTES, 64);
     REOPEN(1)
     DOT_INT8(1, 4, 7);
-    convert_share(beside, slot + 1);
+    convert(pending, &scales, groups, share);
     TILE_LOAD_STREAM(5, x + TILE_BYTES, 64);
     REOPEN(2)
     DOT_INT8(2, 5, 6);
-    convert_share(beside, slot + 2);
+    convert(pending, &scales, groups, share);
     REOPEN(3)
     DOT_INT8(3, 5, 7);
-    convert_share(beside, slot + 3);
+    convert(pending, &scales, groups, share);
 }
 
 INLINE void store_tiles(int32_t *brackets) {
@@ -175,63 +149,69 @@ INLINE void store_tiles(int32_t *brackets) {
     TILE_STORE(3, brackets + 3 * TILE_SUMS, 64);
 }
 
-INLINE void finish_conversions(const struct beside *beside, const int groups, const int slots) {
-    const int left = 4 * ROWS / slots;
-    struct scales scales = load_scales(&beside->older, groups);
-    convert(&beside->older, &scales, groups, ROWS - left, left);
-    scales = load_scales(&beside->last, groups);
-    for (int row = 0; row < ROWS; row += 8)
-        convert(&beside->last, &scales, groups, row, 8);
+INLINE void finish_conversion(struct pending *pending, const int groups) {
+    const struct scales scales = load_scales(pending, groups);
+    convert(pending, &scales, groups, ROWS);
 }
 
-/* Rounds of `at_once` groups of `blocks` blocks (and, where at_once is 1, `more` blocks). */
+/* Rounds of `at_once` groups, from first_group on. The brackets of a round are all stored in the
+ * first block of the next: its rows are converted from the second block on, up to the end of the
+ * first block of the round after. */
 INLINE void multiply_rounds(const struct w4a8_block *block, const struct w4a8_rows *rows,
-                            struct ahead *ahead, const int at_once, const int blocks,
-                            const int64_t more) {
+                            int64_t first_group, struct ahead *ahead, const int at_once) {
     _Alignas(64) int32_t ring[2][MOST_AT_ONCE * GROUP_SUMS];
-    struct beside beside = {.groups = at_once, .slots = 4 * at_once * blocks};
-    beside.last.scales = beside.older.scales = block->grid;
+    const int64_t blocks = block->count / SPAN;
+    const int share = (int)((ROWS + 4 * at_once * blocks - 1) / (4 * at_once * blocks));
+    /* the round before and the one before that; none yet */
+    struct pending last = {.scales = block->grid, .row = ROWS}, older = last;
     int32_t *brackets = ring[1];
     int half = 0;
     for (int64_t m = 0; m < rows->rows; m += ROWS) {
-        const int8_t *x = rows->x + m * block->groups * block->count;
-        for (int64_t group = 0; group + at_once <= block->groups; group += at_once, half ^= 1) {
+        const int8_t *x = rows->x + (m * block->groups + first_group * ROWS) * block->count;
+        for (int64_t group = first_group; group + at_once <= block->groups; group += at_once) {
             UNROLL
             for (int i = 0; i < at_once; i++) {
                 const uint8_t *w = block->weights + (group + i) * block->weight_stride;
-                UNROLL
-                for (int j = 0; j < blocks; j++, w += BLOCK_BYTES, x += BLOCK_BYTES) {
-                    multiply_block(w, x, j == 0, brackets, &beside, 4 * (i * blocks + j));
+                multiply_block(w, x, true, brackets, i == 0 ? &older : &last, at_once, share);
+                fetch_ahead(ahead);
+                for (int64_t j = 1; j < blocks; j++) {
+                    multiply_block(w + j * BLOCK_BYTES, x + j * BLOCK_BYTES, false, NULL, &last,
+                                   at_once, share);
                     fetch_ahead(ahead);
                 }
-                for (int64_t j = 0; j < more; j++, w += BLOCK_BYTES, x += BLOCK_BYTES) {
-                    multiply_block(w, x, false, NULL, &beside, beside.slots);
-                    fetch_ahead(ahead);
-                }
+                x += blocks * BLOCK_BYTES;
                 brackets = ring[half] + i * GROUP_SUMS;
             }
-            beside.older = beside.last;
-            beside.last.brackets = ring[half];
-            beside.last.sums = rows->sums + m * COLUMNS;
-            beside.last.scales = block->grid + group * block->grid_stride;
-            beside.last.scales_stride = block->grid_stride;
+            older = last;
+            last = (struct pending){.brackets = ring[half],
+                                    .sums = rows->sums + m * COLUMNS,
+                                    .scales = block->grid + group * block->grid_stride,
+                                    .scales_stride = block->grid_stride};
+            half ^= 1;
         }
     }
     store_tiles(brackets);
-    finish_conversions(&beside, at_once, beside.slots);
+    finish_conversion(&older, at_once);
+    finish_conversion(&last, at_once);
 }
 
-/* One group, or a part of one, of any length. */
-static void multiply_group(const struct w4a8_block *block, const struct w4a8_rows *rows,
-                           struct ahead *ahead, int64_t group) {
-    _Alignas(64) int32_t ring[GROUP_SUMS];
-    struct beside none = {.groups = 1, .slots = 1};
-    struct pending pending = {.scales = block->grid + group * block->grid_stride};
-    const struct scales scales = load_scales(&pending, 1);
+static void multiply_pairs(const struct w4a8_block *block, const struct w4a8_rows *rows,
+                           struct ahead *ahead) {
+    multiply_rounds(block, rows, 0, ahead, 2);
+}
+
+static void multiply_singly(const struct w4a8_block *block, const struct w4a8_rows *rows,
+                            int64_t first_group, struct ahead *ahead) {
+    multiply_rounds(block, rows, first_group, ahead, 1);
+}
+
+/* A part of a group. */
+static void multiply_part(const struct w4a8_block *block, const struct w4a8_rows *rows,
+                          struct ahead *ahead) {
+    struct pending none = {.scales = block->grid, .row = ROWS};
     for (int64_t m = 0; m < rows->rows; m += ROWS) {
         int32_t *carry = rows->carries + m * COLUMNS;
-        const uint8_t *w = block->weights + group * block->weight_stride;
-        const int8_t *x = rows->x + (m * block->groups + group * ROWS) * block->count;
+        const int8_t *x = rows->x + m * block->count;
         if (block->opens) {
             TILE_ZERO(0);
             TILE_ZERO(1);
@@ -243,48 +223,32 @@ static void multiply_group(const struct w4a8_block *block, const struct w4a8_row
             TILE_LOAD(2, carry + 2 * TILE_SUMS, 64);
             TILE_LOAD(3, carry + 3 * TILE_SUMS, 64);
         }
-        for (int64_t k = 0; k < block->count; k += SPAN, w += BLOCK_BYTES, x += BLOCK_BYTES) {
-            multiply_block(w, x, false, NULL, &none, none.slots);
+        for (int64_t j = 0; j < block->count / SPAN; j++) {
+            multiply_block(block->weights + j * BLOCK_BYTES, x + j * BLOCK_BYTES, false, NULL,
+                           &none, 1, 0);
             fetch_ahead(ahead);
         }
-        pending.brackets = block->closes ? ring : carry;
-        store_tiles(block->closes ? ring : carry);
-        if (block->closes) {
-            pending.sums = rows->sums + m * COLUMNS;
-            for (int row = 0; row < ROWS; row += 8)
-                convert(&pending, &scales, 1, row, 8);
-        }
+        store_tiles(carry);
+        if (block->closes)
+            finish_conversion(&(struct pending){.brackets = carry,
+                                                .sums = rows->sums + m * COLUMNS,
+                                                .scales = block->grid},
+                              1);
     }
-}
-
-static void multiply_pairs_of_64(const struct w4a8_block *block, const struct w4a8_rows *rows,
-                                 struct ahead *ahead) {
-    multiply_rounds(block, rows, ahead, 2, 1, 0);
-}
-
-static void multiply_pairs_of_128(const struct w4a8_block *block, const struct w4a8_rows *rows,
-                                  struct ahead *ahead) {
-    multiply_rounds(block, rows, ahead, 2, 2, 0);
-}
-
-static void multiply_from_256(const struct w4a8_block *block, const struct w4a8_rows *rows,
-                              struct ahead *ahead) {
-    multiply_rounds(block, rows, ahead, 1, 4, block->count / SPAN - 4);
 }
 
 static void multiply_rows(const struct w4a8_block *block, const struct w4a8_rows *rows) {
-    struct ahead ahead = ahead_of(block, rows);
-    const bool whole = block->opens && block->closes;
-    int64_t group = 0;
-    if (whole && block->count >= 4 * SPAN) {
-        multiply_from_256(block, rows, &ahead);
-        group = block->groups;
-    } else if (block->groups >= 2 && block->count <= 2 * SPAN) {
-        (block->count == SPAN ? multiply_pairs_of_64 : multiply_pairs_of_128)(block, rows, &ahead);
-        group = block->groups / 2 * 2;
+    const int64_t blocks = rows->rows / ROWS * block->groups * block->count / SPAN;
+    struct ahead ahead = {rows->ahead, (rows->ahead_bytes + 64 * blocks - 1) / (64 * blocks)};
+    if (!block->opens || !block->closes) {
+        multiply_part(block, rows, &ahead);
+        return;
     }
-    for (; group < block->groups; group++)
-        multiply_group(block, rows, &ahead, group);
+    const int64_t paired = block->count <= 2 * SPAN ? block->groups / 2 * 2 : 0;
+    if (paired > 0)
+        multiply_pairs(block, rows, &ahead);
+    if (paired < block->groups)
+        multiply_singly(block, rows, paired, &ahead);
 }
 
 const struct w4a8_kernel w4a8_amx = {

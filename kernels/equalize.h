@@ -17,6 +17,8 @@ enum input_policy {
     POLICY_NONE,
     POLICY_COUNT
 };
+/* Those that quantize, in the order of their cost when the model runs. */
+enum { TREATMENT_COUNT = POLICY_NONE };
 enum equalization { EQUALIZE_LOG2, EQUALIZE_LOG1P };
 
 /* "static", "equalized", "dynamic", "equalized-dynamic", "none" */

@@ -460,6 +460,10 @@ static enum status check_method(const struct config_quantization *quantization,
     if (activation_bits != 8 && activation_bits != 16)
         return fault(origin, error, "quantization.activation_bits is %d, but must be 8, 16 or 0",
                      activation_bits);
+    if (quantization->policy == POLICY_BY_ERROR && activation_bits == 16)
+        return fault(origin, error,
+                     "quantization.policy = \"error\" chooses how activations are quantized, but "
+                     "activation_bits is 16");
     if (method->policies >> quantization->policy & 1u)
         return STATUS_OK;
     return fault(origin, error, "quantization.policy = \"%s\" is not for method = \"%s\"",

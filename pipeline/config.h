@@ -21,7 +21,8 @@ enum policy_rule {
     POLICY_BY_ERROR,
     POLICY_ALL_STATIC, /* every site alike */
     POLICY_ALL_EQUALIZED,
-    POLICY_ALL_DYNAMIC
+    POLICY_ALL_DYNAMIC,
+    POLICY_ALL_EQUALIZED_DYNAMIC
 };
 enum clip_rule { CLIP_NONE, CLIP_MSE, CLIP_OUTPUT };
 enum static_scale_rule { STATIC_SCALE_MAXIMUM, STATIC_SCALE_LEAST_SQUARES };

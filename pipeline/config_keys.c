@@ -7,8 +7,8 @@
 static const char *const method_words[] = {"fptq", "rtn", "smoothquant", "gptq", NULL};
 static const char *const range_words[] = {"amax/7.5", "amax/7", NULL};
 static const char *const scale_type_words[] = {"f32", "f16", NULL}; /* enum number_type */
-static const char *const policy_words[] = {"range",     "error",   "static",
-                                           "equalized", "dynamic", NULL};
+static const char *const policy_words[] = {
+    "range", "error", "static", "equalized", "dynamic", "equalized-dynamic", NULL};
 static const char *const equalization_words[] = {"log2", "log1p", NULL};
 static const char *const clip_words[] = {"none", "mse", "output", NULL};
 static const char *const static_scale_words[] = {"maximum", "least-squares", NULL};
@@ -64,10 +64,14 @@ static const struct config_key keys[] = {
      .decides_content = true,
      .help = "between v0 and v1: equalized; from v1 on: dynamic, one scale per token"},
     {"quantization", "policy", CONFIG_CHOICE, FIELD(quantization.policy), "\"range\"",
-     .choices = policy_words, .not_available = 1u << POLICY_BY_ERROR, .decides_content = true,
-     .help = "range: by v0 and v1 (not fptq: dynamic); or one treatment for all activations"},
+     .choices = policy_words, .decides_content = true,
+     .help =
+         "range: by v0 and v1 (not fptq: dynamic); error: by measuring; or one treatment for all "
+         "activations"},
     {"quantization", "tolerance", CONFIG_FLOAT, FIELD(quantization.tolerance), "0.1", 0, 1,
-     .decides_content = true, .help = "for policy = \"error\": accepted excess of the error"},
+     .decides_content = true,
+     .help = "for policy = \"error\": the cheapest treatment within (1 + tolerance) of the best "
+             "error is taken"},
     {"quantization", "equalization", CONFIG_CHOICE, FIELD(quantization.equalization), "\"log2\"",
      .choices = equalization_words, .decides_content = true,
      .help = "log2: m / log2(2 + m), as published; log1p: m / log(1 + c m)"},

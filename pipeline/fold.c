@@ -14,6 +14,8 @@ static enum input_policy choose_policy(const struct config_quantization *options
         return POLICY_EQUALIZED;
     case POLICY_ALL_DYNAMIC:
         return POLICY_DYNAMIC;
+    case POLICY_ALL_EQUALIZED_DYNAMIC:
+        return POLICY_EQUALIZED_DYNAMIC;
     default:
         return equalize_choose_policy(range, options->v0, options->v1);
     }
@@ -85,7 +87,8 @@ static enum status decide_site(const struct fold_basis *basis, enum site site,
     decided->channels = model_site_channels(basis->model, site);
     decided->maxima = basis->maxima + model_site_offset(basis->model, site);
     decided->range = equalize_range(decided->maxima, NULL, decided->channels);
-    decided->policy = choose_policy(options, decided->range);
+    decided->policy =
+        basis->policies ? basis->policies[site] : choose_policy(options, decided->range);
     if (method_of(options)->smooths && architecture_site_norm(basis->model->architecture, site))
         decided->policy = smoothed(decided->policy);
     enum status status = STATUS_OK;

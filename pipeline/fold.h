@@ -35,7 +35,8 @@ struct fold_basis {
     const float *maxima; /* (model_layer_channels) of the layer; must outlive the result */
     /* (model_layer_channels) of pipeline/weight_maxima.h, where method_of()->smooths; else NULL */
     const float *weight_maxima;
-    /* For static_scale = "least-squares": the layer, and rows of its sites. */
+    const enum input_policy *policies; /* (SITE_COUNT) already chosen; NULL: by the rule */
+    /* For what is measured: the layer, and rows of its sites. */
     int layer;
     const struct compute *compute;
     const struct site_sample *sample;

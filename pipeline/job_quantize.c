@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "io/digest.h"
+#include "kernels/w4a8.h"
 #include "pipeline/calibrate.h"
 #include "pipeline/checkpoint_root.h"
 #include "pipeline/job.h"
@@ -44,7 +45,8 @@ static enum status open_model(struct job *job, struct error *error) {
     if (!status)
         status = launch_agree_path(launch, job->config, error);
     if (!status)
-        status = launch_plan(launch, &job->model, job->config, NULL, 0, 0, error);
+        status = launch_plan(launch, &job->model, job->config, NULL, 0,
+                             config_needs_sample(job->config) ? w4a8_scratch_bytes() : 0, error);
     timing_add(&job->timing, SECTION_OPEN, &since);
     if (!status)
         launch_log(launch, &job->model, job->config);

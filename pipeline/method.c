@@ -5,13 +5,16 @@ enum {
     STATIC = 1u << POLICY_ALL_STATIC,
     EQUALIZED = 1u << POLICY_ALL_EQUALIZED,
     DYNAMIC = 1u << POLICY_ALL_DYNAMIC,
+    EQUALIZED_DYNAMIC = 1u << POLICY_ALL_EQUALIZED_DYNAMIC,
+    MEASURED = 1u << POLICY_BY_ERROR,
 };
 
 const struct method *method_of(const struct config_quantization *quantization) {
     static const struct method methods[] = {
         [METHOD_FPTQ] = {.weight_bits = 4,
                          .activation_bits = 8,
-                         .policies = RANGE | STATIC | EQUALIZED | DYNAMIC,
+                         .policies =
+                             RANGE | MEASURED | STATIC | EQUALIZED | DYNAMIC | EQUALIZED_DYNAMIC,
                          .range_means = POLICY_BY_RANGE},
         [METHOD_RTN] = {.weight_bits = 4,
                         .activation_bits = 8,

@@ -9,6 +9,7 @@
 #include "pipeline/quantize_gptq.h"
 #include "pipeline/quantize_linear.h"
 #include "pipeline/resume.h"
+#include "pipeline/site_error.h"
 #include "pipeline/stored.h"
 #include "pipeline/weight_maxima.h"
 #include "pipeline/weights.h"
@@ -187,6 +188,7 @@ struct layer_work {
     struct checkpoint_part *part; /* NULL for a helping replica */
     struct quantize_gptq gptq;
     double errors[SITE_COUNT][2], damping[SITE_COUNT];
+    double treatments[SITE_COUNT][TREATMENT_COUNT]; /* of site_error.h; negative: not measured */
     struct timing *timing;
 };
 
@@ -258,7 +260,7 @@ static enum status do_linears(struct layer_work *work, struct error *error) {
 
 static struct site_result site_result_of(const struct layer_work *work, int site) {
     const double *sums = work->errors[site];
-    return (struct site_result){
+    struct site_result result = {
         .layer = work->layer,
         .site = site,
         .policy = (int)work->fold.sites[site].policy,
@@ -266,6 +268,8 @@ static struct site_result site_result_of(const struct layer_work *work, int site
         .damping = work->damping[site],
         .weight_error = sums[1] > 0 ? sqrt(sums[0] / sums[1]) : 0,
     };
+    memcpy(result.errors, work->treatments[site], sizeof result.errors);
+    return result;
 }
 
 static enum status write_layer(struct layer_work *work, struct error *error) {
@@ -293,8 +297,24 @@ static enum status write_layer(struct layer_work *work, struct error *error) {
     return status;
 }
 
-static enum status decide_layer(const struct quantize_job *job, int layer, struct fold_layer *fold,
-                                struct error *error) {
+/* policy = "error": choose by measuring, with all that the decision rests on. */
+static enum status decide_by_error(struct fold_basis *basis, struct layer_work *work,
+                                   struct error *error) {
+    enum input_policy policies[SITE_COUNT];
+    enum status status = site_errors_measure(basis, work->treatments, error);
+    for (int site = 0; !status && site < SITE_COUNT; site++)
+        policies[site] =
+            site_errors_choose(work->treatments[site], work->job->config->quantization.tolerance);
+    basis->policies = policies;
+    if (!status)
+        status = fold_layer_decide(basis, &work->fold, error);
+    basis->policies = NULL;
+    return status;
+}
+
+static enum status decide_layer(struct layer_work *work, struct error *error) {
+    const struct quantize_job *job = work->job;
+    const int layer = work->layer;
     const int64_t channels = model_layer_channels(job->model);
     float *largest = NULL;
     enum status status = STATUS_OK;
@@ -303,7 +323,7 @@ static enum status decide_layer(const struct quantize_job *job, int layer, struc
         status = largest ? weight_maxima(job->model, job->compute->team, layer, largest, error)
                          : error_set(error, STATUS_FAILED, "no memory for layer %d", layer);
     }
-    const struct fold_basis basis = {
+    struct fold_basis basis = {
         .model = job->model,
         .config = job->config,
         .maxima = job->maxima + (layer - job->layer_begin) * channels,
@@ -312,8 +332,15 @@ static enum status decide_layer(const struct quantize_job *job, int layer, struc
         .compute = job->compute,
         .sample = job->sample,
     };
+    for (int site = 0; site < SITE_COUNT; site++)
+        for (int t = 0; t < TREATMENT_COUNT; t++)
+            work->treatments[site][t] = -1;
+    double since = timing_now();
     if (!status)
-        status = fold_layer_decide(&basis, fold, error);
+        status = method_policy_rule(&job->config->quantization) == POLICY_BY_ERROR
+                     ? decide_by_error(&basis, work, error)
+                     : fold_layer_decide(&basis, &work->fold, error);
+    timing_add(work->timing, SECTION_QUANTIZE, &since);
     free(largest);
     return status;
 }
@@ -328,7 +355,7 @@ static enum status do_layer(const struct quantize_job *job, int layer,
         from_first / work.team.step >= work.team.size)
         return STATUS_OK;
     share_linears(job->model, work.team.size, work.member_of);
-    enum status status = decide_layer(job, layer, &work.fold, error);
+    enum status status = decide_layer(&work, error);
     if (status)
         return status;
     const bool writes = from_first == 0;

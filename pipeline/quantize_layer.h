@@ -18,6 +18,7 @@ struct site_result {
     float range;
     double damping;      /* of GPTQ's Hessian, after raising it where it had to be; 0: no GPTQ */
     double weight_error; /* sqrt(sum (w - w_quantized)^2 / sum w^2) over the linears that read it */
+    double errors[TREATMENT_COUNT]; /* of site_error.h; negative: not measured */
 };
 
 struct quantize_job {

@@ -15,7 +15,29 @@ static void range_text(float range, char *text, size_t size) {
         snprintf(text, size, "%.*f", range < 1000 ? 2 : 0, (double)range);
 }
 
+/* What every treatment of the activations would cost at the outputs of the linears. */
+static void print_sites_with_errors(const struct report *report) {
+    struct table *table =
+        table_create("rlrlrrrrr", "layer\tsite\trange\tactivations\tweight error\toutput: static\t"
+                                  "equalized\tdynamic\tequalized-dynamic");
+    for (int i = 0; i < report->site_count; i++) {
+        const struct report_site *site = &report->sites[i];
+        const double *errors = site->errors;
+        char range[32];
+        range_text(site->range, range, sizeof range);
+        table_add(table, "%d\t%s\t%s\t%s\t%.2f%%\t%.3f%%\t%.3f%%\t%.3f%%\t%.3f%%", site->layer,
+                  site->site, range, input_policy_name(site->policy), 100 * site->weight_error,
+                  100 * errors[POLICY_STATIC], 100 * errors[POLICY_EQUALIZED],
+                  100 * errors[POLICY_DYNAMIC], 100 * errors[POLICY_EQUALIZED_DYNAMIC]);
+    }
+    table_print(table);
+}
+
 void report_print_sites(const struct report *report) {
+    if (report->site_count && report->sites[0].errors[0] >= 0) {
+        print_sites_with_errors(report);
+        return;
+    }
     struct table *table = table_create("rlrlr", "layer\tsite\trange\tactivations\tweight error");
     for (int i = 0; i < report->site_count; i++) {
         const struct report_site *site = &report->sites[i];

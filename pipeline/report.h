@@ -16,6 +16,9 @@ struct report_site {
     enum input_policy policy;
     double weight_error; /* sqrt(sum (w - w_quantized)^2 / sum w^2) over the linears that read it */
     double damping;      /* of the Hessian that its weights were rounded by; 0: none */
+    /* What each treatment would cost at the linears' outputs (pipeline/site_error.h), by enum
+     * input_policy; negative: not measured. */
+    double errors[TREATMENT_COUNT];
 };
 
 /* Seconds that the ranks spent in a part of the run. */

@@ -28,16 +28,27 @@ static double shortest(float value) {
     return strtod(digits, NULL);
 }
 
+/* By treatment. */
+static json_t *treatments(const struct report_site *site) {
+    json_t *errors = json_object();
+    for (int t = 0; t < TREATMENT_COUNT; t++)
+        json_object_set_new(errors, input_policy_name((enum input_policy)t),
+                            number(site->errors[t]));
+    return errors;
+}
+
 static json_t *sites(const struct report *report) {
     json_t *list = json_array();
     for (int i = 0; i < report->site_count; i++) {
         const struct report_site *site = &report->sites[i];
-        json_t *row = json_pack("{s:i, s:s, s:o, s:s, s:o}", "layer", site->layer, "site",
-                                site->site, "range", number(shortest(site->range)), "policy",
-                                input_policy_name(site->policy), "weight_error",
-                                number(site->weight_error));
+        json_t *row =
+            json_pack("{s:i, s:s, s:o, s:s, s:o}", "layer", site->layer, "site", site->site,
+                      "range", number(shortest(site->range)), "policy",
+                      input_policy_name(site->policy), "weight_error", number(site->weight_error));
         if (site->damping > 0)
             json_object_set_new(row, "damping", number(site->damping));
+        if (site->errors[0] >= 0)
+            json_object_set_new(row, "output_errors", treatments(site));
         json_array_append_new(list, row);
     }
     return list;

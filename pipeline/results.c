@@ -72,10 +72,14 @@ static enum status gather_sites(const struct results *results, const struct mesh
     qsort(all->sites, (size_t)all->site_count, sizeof *all->sites, by_layer_and_site);
     for (int i = 0; i < all->site_count; i++) {
         const struct site_result *site = &all->sites[i];
-        all->rows[i] =
-            (struct report_site){site->layer, site_name((enum site)site->site), site->range,
-                                 (enum input_policy)site->policy, site->weight_error,
-                                 site->damping};
+        all->rows[i] = (struct report_site){site->layer,
+                                            site_name((enum site)site->site),
+                                            site->range,
+                                            (enum input_policy)site->policy,
+                                            site->weight_error,
+                                            site->damping,
+                                            {0}};
+        memcpy(all->rows[i].errors, site->errors, sizeof site->errors);
     }
     return STATUS_OK;
 }
@@ -115,8 +119,9 @@ static void tell_damping(const struct report *report, const struct config *confi
     const double given = (double)config->quantization.damping;
     for (int i = 0; i < report->site_count; i++)
         if (report->sites[i].damping > given)
-            log_warning("layer %d, %s: GPTQ's damping had to be raised to %g for a positive Hessian",
-                        report->sites[i].layer, report->sites[i].site, report->sites[i].damping);
+            log_warning(
+                "layer %d, %s: GPTQ's damping had to be raised to %g for a positive Hessian",
+                report->sites[i].layer, report->sites[i].site, report->sites[i].damping);
 }
 
 static enum status show(const struct results_run *run, const struct mesh *mesh,

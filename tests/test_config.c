@@ -159,7 +159,11 @@ static void test_refusals(void **state) {
             "weight_bits is 8, but GPTQ's rounding is for 4 bits");
     refused(LEAST "[quantization]\nmethod = \"smoothquant\"\npolicy = \"equalized\"", NULL,
             "quantization.policy = \"equalized\" is not for method = \"smoothquant\"");
-    refused(LEAST "[quantization]\npolicy = \"error\"", NULL, "is not available in this version");
+    refused(LEAST "[quantization]\npolicy = \"error\"\nmethod = \"rtn\"", NULL,
+            "quantization.policy = \"error\" is not for method = \"rtn\"");
+    refused(LEAST "[quantization]\npolicy = \"error\"\nactivation_bits = 16", NULL,
+            "but activation_bits is 16");
+    refused(LEAST, "calibration.sample_tokens=0", "is 0, but must be an integer, 1 to");
     refused(LEAST "[quantization]\nclip = \"mse\"", NULL, "is not available in this version");
     refused(LEAST "[quantization]\nv0 = 20.0\nv1 = 10.0", NULL,
             "v0 (20) is above quantization.v1 (10)");

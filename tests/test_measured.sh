@@ -42,14 +42,14 @@ all_alike() {
     options=("$@")
     rm -rf "$folder"/*.h5
     run one 1 run.threads=1
-    same one two 2 run.threads=2
-    same one replicas 3 run.stages=1 run.replicas=3 calibration.chunk_tokens=50
+    same one replicas 3 run.stages=1 run.replicas=3 calibration.chunk_tokens=50 run.threads=2
     same one mixed 6 run.stages=2 run.replicas=3
     same one crowd 16
     echo "the same for any ranks: $*"
 }
 
 all_alike quantization.static_scale=least-squares calibration.sample_tokens=300
+all_alike quantization.policy=error quantization.static_scale=least-squares
 # More tokens than there are: all of them.
 all_alike quantization.static_scale=least-squares calibration.sample_tokens=60000 calibration.samples=4
 echo "$checked checkpoints equal"

@@ -18,10 +18,10 @@
 #include "pipeline/table.h"
 
 static const struct report_site sites[] = {
-    {0, "attention_input", 15.2f, POLICY_EQUALIZED, 0.0913, 0},
-    {0, "mlp_hidden", 3248.0f, POLICY_DYNAMIC, 0.1, 0},
-    {1, "attention_input", 3.5f, POLICY_STATIC, 0.0713, 0.1},
-    {1, "mlp_hidden", NAN, POLICY_DYNAMIC, 0.2, 0},
+    {0, "attention_input", 15.2f, POLICY_EQUALIZED, 0.0913, 0, {-1, -1, -1, -1}},
+    {0, "mlp_hidden", 3248.0f, POLICY_DYNAMIC, 0.1, 0, {-1, -1, -1, -1}},
+    {1, "attention_input", 3.5f, POLICY_STATIC, 0.0713, 0.1, {-1, -1, -1, -1}},
+    {1, "mlp_hidden", NAN, POLICY_DYNAMIC, 0.2, 0, {-1, -1, -1, -1}},
 };
 static const struct report_section sections[] = {
     {"load", 0.5, 1.0, 1.5},
@@ -50,7 +50,7 @@ static const struct report report = {
 };
 
 /* What print writes to standard output; to be freed. */
-static char *printed(void (*print)(const struct report *)) {
+static char *printed_of(void (*print)(const struct report *), const struct report *shown) {
     fflush(stdout);
     char *text = calloc(1, 10000);
     assert_non_null(text);
@@ -58,7 +58,7 @@ static char *printed(void (*print)(const struct report *)) {
     assert_non_null(file);
     const int saved = dup(STDOUT_FILENO);
     dup2(fileno(file), STDOUT_FILENO);
-    print(&report);
+    print(shown);
     fflush(stdout);
     dup2(saved, STDOUT_FILENO);
     close(saved);
@@ -66,6 +66,10 @@ static char *printed(void (*print)(const struct report *)) {
     assert_in_range(fread(text, 1, 9999, file), 0, 9998);
     fclose(file);
     return text;
+}
+
+static char *printed(void (*print)(const struct report *)) {
+    return printed_of(print, &report);
 }
 
 static void test_table(void **state) {
@@ -116,6 +120,33 @@ static void test_tables(void **state) {
                               "h1                       2  1.0 MiB  2.0 MiB       3.0 MiB\n"
                               "h2                       1  3.0 MiB  3.0 MiB       3.0 MiB\n");
     free(text);
+}
+
+/* Where treatments were measured, what each would have cost is shown, and written as JSON. */
+static void test_output_errors(void **state) {
+    (void)state;
+    static const struct report_site measured[] = {
+        {0, "mlp_hidden", 30.0f, POLICY_DYNAMIC, 0.1, 0, {0.2, 0.0125, 0.01, 0.0099}}};
+    struct report other = report;
+    other.sites = measured;
+    other.site_count = 1;
+    char *text = printed_of(report_print_sites, &other);
+    assert_string_equal(text,
+                        "layer  site        range  activations  weight error  output: static  "
+                        "equalized  dynamic  equalized-dynamic\n"
+                        "    0  mlp_hidden  30.00  dynamic            10.00%         20.000%     "
+                        "1.250%   1.000%             0.990%\n");
+    free(text);
+    char file[] = "/tmp/test_report.XXXXXX";
+    close(mkstemp(file));
+    assert_int_equal(report_write_json(&other, file, NULL), STATUS_OK);
+    json_t *root = json_load_file(file, 0, NULL);
+    json_t *errors =
+        json_object_get(json_array_get(json_object_get(root, "sites"), 0), "output_errors");
+    assert_true(json_real_value(json_object_get(errors, "equalized")) == 0.0125);
+    assert_int_equal(json_object_size(errors), 4);
+    json_decref(root);
+    unlink(file);
 }
 
 static void test_silence(void **state) {
@@ -184,8 +215,8 @@ static void test_progress_text(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table),         cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_silence),       cmocka_unit_test(test_json),
-        cmocka_unit_test(test_progress_text),
+        cmocka_unit_test(test_output_errors), cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_json),          cmocka_unit_test(test_progress_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -231,14 +231,16 @@ static enum status set_file(const struct config_key *key, const char *path, char
     return *field ? STATUS_OK : out_of_memory(error);
 }
 
+/* An empty text takes back a path that was set before. */
 static enum status set_input(const struct config_key *key, const char *path, char **field,
                              const struct origin *origin, struct error *error) {
-    if (path[0] == '\0')
-        return fault(origin, error, "%s.%s is empty", key->section, key->key);
     if (key->not_available)
         return fault(origin, error, "%s.%s is not available in this version", key->section,
                      key->key);
     free(*field);
+    *field = NULL;
+    if (path[0] == '\0')
+        return STATUS_OK;
     *field = resolve(path, origin);
     return *field ? STATUS_OK : out_of_memory(error);
 }

@@ -130,6 +130,14 @@ static void test_overrides(void **state) {
     assert_true(config.calibration.random_tokens);
     assert_int_equal(config.calibration.data_count, 0);
     config_free(&config);
+    assert_int_equal(parse(&config, LEAST "[evaluation]\npiqa = \"p\"\n", NULL, &error), STATUS_OK);
+    assert_non_null(config.evaluation.sets[EVALUATION_PIQA]);
+    config_free(&config);
+    assert_int_equal(
+        parse(&config, LEAST "[evaluation]\npiqa = \"p\"\n", "evaluation.piqa=\"\"", &error),
+        STATUS_OK);
+    assert_null(config.evaluation.sets[EVALUATION_PIQA]);
+    config_free(&config);
 }
 
 static void test_refusals(void **state) {
@@ -140,7 +148,6 @@ static void test_refusals(void **state) {
     refused("samples = 3\n", NULL, "dir/run.toml:1: \"samples\" stands before any [section]");
     refused(LEAST "[calibrate]\n", NULL,
             "dir/run.toml:7: there is no section [calibrate]; did you mean [calibration]?");
-    refused(LEAST "[evaluation]\npiqa = \"\"\n", NULL, "dir/run.toml:8: evaluation.piqa is empty");
     refused(
         LEAST "[quantization]\ngrup_size = 3", NULL,
         "dir/run.toml:8: [quantization] has no key \"grup_size\"; did you mean \"group_size\"?");

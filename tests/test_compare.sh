@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# jobs/compare on the demo's model: tables of the methods, made once.
+#   test_compare.sh FPTQ_PIPELINE SOURCE_FOLDER
+set -euo pipefail
+program=$(realpath "$1") source=$(realpath "$2")
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cd "$folder"
+zstd -dc "$source/tests/demo/text.jsonl.zst" >all
+head -c 20000 all >text.raw
+# Questions whose answer the model finds by the text alone: PIQA's format.
+mkdir piqa
+for i in 1 2 3 4; do
+  echo "{\"goal\": \"goal $i\", \"sol1\": \"the first\", \"sol2\": \"the second $i\"}"
+done >piqa/valid.jsonl
+printf '0\n1\n0\n1\n' >piqa/valid-labels.lst
+{
+  sed -n '/^\[output\]/q; p' "$source/configs/demo.toml" | sed "s|\"\.\./tests|\"$source/tests|"
+  printf '[evaluation]\nwikitext2 = "%s"\nwindows = 2\nsequence_length = 256\npiqa = "%s"\n' \
+    "$folder/text.raw" "$folder/piqa"
+} >base.toml
+
+"$source/jobs/compare" -p "$program" -o out base.toml rtn-w4a8 fptq-log2 >tables 2>log || {
+  cat log
+  exit 1
+}
+cat tables
+[[ $(grep -c '^| full precision |' tables) == 2 && $(grep -c '^| fptq-log2 |' tables) == 2 ]]
+[[ $(grep -c '^| rtn-w4a8 |' tables) == 2 ]]
+grep -q 'wikitext2, kl_divergence' tables
+# What is done is not done again; another method is added.
+"$source/jobs/compare" -p "$program" -o out base.toml rtn-w4a8 fptq-log2 rtn-w4a16 >more 2>log
+[[ $(grep -c 'tokens/s' log) -gt 0 ]] # the new one
+cmp <(grep -v rtn-w4a16 more) tables
+if "$source/jobs/compare" -p "$program" -o out base.toml no-such-method 2>log; then
+  exit 1
+fi
+grep -q 'there is no .*compare-no-such-method.toml' log
+for config in "$source"/configs/compare-*.toml; do
+  "$program" plan "$config" >plan || {
+    echo "FAIL: plan $config"
+    exit 1
+  }
+done

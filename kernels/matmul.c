@@ -68,13 +68,15 @@ static void pack_range(const struct packing *packing, int64_t k_begin, int64_t k
     const struct matmul_kernel *kernel = packing->kernel;
     const int64_t rows = packing->packed->rows;
     float *maxima = packing->maxima == NULL ? NULL : packing->maxima + k_begin;
+    const int64_t column_bytes = kernel->tiled ? kernel->k_multiple * element_bytes(kernel) : 4;
     for (int64_t m = 0; m < rows; m += kernel->width) {
         const int64_t width = tile_width(kernel, rows, m);
         char *tile = packed_at(kernel, packing->packed, m, k_begin, width);
         for (int64_t i = 0; i < width; i += kernel->vector) {
-            kernel->pack(tile + i * 4, width, packing->x + (m + i) * packing->stride + k_begin,
-                         packing->stride, minimum(rows - m - i, kernel->vector), k_end - k_begin,
-                         packing->round, maxima);
+            kernel->pack(tile + i * column_bytes, width,
+                         packing->x + (m + i) * packing->stride + k_begin, packing->stride,
+                         minimum(rows - m - i, kernel->vector), k_end - k_begin, packing->round,
+                         maxima);
         }
     }
 }
@@ -122,7 +124,7 @@ void matmul_pack_serial(enum kernel_path path, struct matmul_packed *packed, con
 
 /* A thread's scratch: two panels of W, then the sums of a block. */
 size_t matmul_scratch_bytes(void) {
-    return 2 * MATMUL_PANEL_BYTES + MATMUL_BLOCK_ROWS * MATMUL_SUM_STRIDE * sizeof(float);
+    return 2 * MATMUL_PANEL_BYTES + (size_t)MATMUL_BLOCK_ROWS * MATMUL_SUM_STRIDE * sizeof(float);
 }
 
 struct product {
@@ -133,6 +135,7 @@ struct product {
     const struct matmul_weight *w;
     int64_t w_size, row_bytes; /* of an element of W (0: 4-bit levels), from row to row */
     int64_t block_rows;        /* of W */
+    int64_t fetch_rows;        /* that a tile has fetched at most */
     int64_t m_blocks;
     int parts;
     struct team *team;
@@ -198,23 +201,23 @@ static const char *step_weights(const struct product *product, const struct step
            (step->n * product->w->stride + step->k) * product->w_size;
 }
 
-/* Bring rows begin .. end - 1 of a step's weights into a panel, zeros where there are none. */
+/* Bring rows begin .. end - 1 of a step's weights into a panel; for those that there are none of
+ * its last row, since nothing reads their sums. */
 static void load_rows(const struct product *product, const struct step *step, char *panel,
                       int64_t begin, int64_t end) {
     const struct matmul_kernel *kernel = product->kernel;
     const char *w = step_weights(product, step);
-    for (int64_t row = begin; row < end; row++) {
-        char *panel_row = panel + row * kernel->panel_stride;
-        if (row < step->rows && product->w->scales != NULL) {
+    for (int64_t i = begin; i < end; i++) {
+        char *panel_row = panel + i * kernel->panel_stride;
+        const int64_t row = minimum(i, step->rows - 1);
+        if (product->w->scales != NULL) {
             _Alignas(64) char values[MATMUL_K_BLOCK * sizeof(float)];
             matmul_dequantize(values, kernel->element, product->x->precision == MATMUL_BF16,
                               product->w, step->n + row, step->k, step->count);
             kernel->load(panel_row, values, kernel->element, step->count, MATMUL_HIGH);
-        } else if (row < step->rows)
+        } else
             kernel->load(panel_row, w + row * product->row_bytes, product->w->type, step->count,
                          (enum matmul_part)step->part);
-        else
-            memset(panel_row, 0, (size_t)kernel->panel_stride);
     }
 }
 
@@ -237,20 +240,42 @@ static void fetch_rows(const struct product *product, const struct step *step, i
             __builtin_prefetch(w + row * product->row_bytes + byte, 0, 2);
 }
 
-/* All tiles of a step, whose weights are at w. Meanwhile the next step's weights are brought in:
- * each tile has `share` of their rows fetched into the cache, two of them by the micro-kernel
- * itself, and when the next tile is done these are copied (or converted) into next_panel, unless
- * they are read where they lie. */
-static void multiply_step(const struct product *product, const struct step *step, const char *w,
-                          int64_t w_stride, float *sum, const struct step *next, char *next_panel) {
+/* A thread's working memory. */
+struct buffers {
+    char *panel, *next_panel;
+    float *sum;
+};
+
+/* The sums of the tile of a step's rows from `row` on and of m. */
+static float *sums_at(const struct matmul_kernel *kernel, const struct block *block, float *sum,
+                      int64_t n, int64_t m) {
+    if (!kernel->tiled)
+        return sum + (n - block->n) * MATMUL_SUM_STRIDE + (m - block->m);
+    const int64_t tile =
+        (n - block->n) / kernel->panel_rows * (MATMUL_SUM_COLUMNS / kernel->width) +
+        (m - block->m) / kernel->width;
+    return sum + tile * kernel->panel_rows * kernel->width;
+}
+
+/* Whether the step's rows have all their products when it is done. */
+static bool is_last_of_rows(const struct product *product, const struct step *step) {
+    return step->k + step->count == product->w->columns && step->part + 1 == product->parts;
+}
+
+/* All tiles of a step. Meanwhile the next step's weights are brought in: each tile has `share` of
+ * their rows fetched into the cache, some of them by the micro-kernel itself, and when the next
+ * tile is done these are copied (or converted) into next_panel, unless they are read where they
+ * lie. */
+static void multiply_step(const struct product *product, const struct step *step,
+                          const struct step *next, const struct buffers *buffers) {
     const struct matmul_kernel *kernel = product->kernel;
     const struct block block = block_at(product, step->item);
     const int64_t tiles = count_tiles(product, block.m, block.m_end);
-    const int64_t share = (kernel->panel_rows + tiles - 1) / tiles;
+    const int64_t share = minimum((kernel->panel_rows + tiles - 1) / tiles, product->fetch_rows);
     const char *next_w = step_weights(product, next);
     int64_t fetched = 0, loaded = 0;
+    bool direct = step->direct;
     struct matmul_tile tile = {
-        .w_stride = w_stride,
         .count = round_up(step->count, kernel->k_multiple),
         .first = step->k == 0 && step->part == 0,
         .ahead_size = product->w_size,
@@ -258,50 +283,61 @@ static void multiply_step(const struct product *product, const struct step *step
     for (int64_t m = block.m; m < block.m_end; m += kernel->width) {
         const int64_t width = tile_width(kernel, product->x->rows, m);
         const int64_t vectors = width / kernel->vector;
+        const char *w = direct ? step_weights(product, step) : buffers->panel;
         tile.x = packed_at(kernel, product->x, m, step->k, width);
+        tile.direct = direct;
+        tile.w_stride = direct ? product->row_bytes : kernel->panel_stride;
+        tile.keep = direct && m + width < block.m_end ? buffers->panel : NULL;
         for (int64_t row = 0; row < step->rows; row += kernel->tile_rows[vectors - 1]) {
             const int64_t fetch_end = minimum(fetched + share, next->rows);
-            tile.sum = sum + (step->n - block.n + row) * MATMUL_SUM_STRIDE + (m - block.m);
-            tile.w = w + row * w_stride;
+            tile.sum = sums_at(kernel, &block, buffers->sum, step->n + row, m);
+            tile.w = w + row * tile.w_stride;
             for (int64_t i = 0; i < kernel->ahead_rows; i++)
                 tile.ahead[i] =
                     fetched + i < fetch_end ? next_w + (fetched + i) * product->row_bytes : tile.w;
             fetch_rows(product, next, fetched + kernel->ahead_rows, fetch_end);
             kernel->multiply[vectors - 1](&tile);
             if (!next->direct)
-                load_rows(product, next, next_panel, loaded, fetched);
+                load_rows(product, next, buffers->next_panel, loaded, fetched);
             loaded = fetched;
             fetched = fetch_end;
         }
+        direct = direct && !kernel->tiled;
+        if (kernel->tiled && is_last_of_rows(product, step))
+            kernel->store(product->y + m * product->y_stride + step->n, product->y_stride, tile.sum,
+                          step->rows, minimum(width, block.m_end - m));
     }
     if (!next->direct && next->rows > 0)
-        load_rows(product, next, next_panel, loaded, kernel->panel_rows);
+        load_rows(product, next, buffers->next_panel, loaded, kernel->panel_rows);
 }
 
 static void run_items(const struct product *product, int64_t begin, int64_t end, char *scratch) {
     const struct matmul_kernel *kernel = product->kernel;
-    char *panel = scratch, *next_panel = scratch + MATMUL_PANEL_BYTES;
-    float *sum = (float *)(void *)(scratch + 2 * MATMUL_PANEL_BYTES);
+    struct buffers buffers = {
+        .panel = scratch,
+        .next_panel = scratch + MATMUL_PANEL_BYTES,
+        .sum = (float *)(void *)(scratch + 2 * MATMUL_PANEL_BYTES),
+    };
     struct step step = step_at(product, begin, block_at(product, begin).n, 0, 0);
     if (kernel->begin != NULL)
         kernel->begin();
     if (!step.direct)
-        load_rows(product, &step, panel, 0, kernel->panel_rows);
+        load_rows(product, &step, buffers.panel, 0, kernel->panel_rows);
     while (step.item < end) {
         struct step next = step_after(product, &step);
         if (next.item == end)
             next.rows = 0;
-        multiply_step(product, &step, step.direct ? step_weights(product, &step) : panel,
-                      step.direct ? product->row_bytes : kernel->panel_stride, sum, &next,
-                      next_panel);
-        if (next.item != step.item) {
+        multiply_step(product, &step, &next, &buffers);
+        if (next.item != step.item && !kernel->tiled) {
             const struct block block = block_at(product, step.item);
             kernel->store(product->y + block.m * product->y_stride + block.n, product->y_stride,
-                          sum, block.n_end - block.n, block.m_end - block.m);
+                          buffers.sum, block.n_end - block.n, block.m_end - block.m);
         }
-        char *used = panel;
-        panel = next_panel;
-        next_panel = used;
+        if (!next.direct) { /* a panel that is written over and over stays in the nearest cache */
+            char *used = buffers.panel;
+            buffers.panel = buffers.next_panel;
+            buffers.next_panel = used;
+        }
         step = next;
     }
     if (kernel->end != NULL)
@@ -313,13 +349,26 @@ static void run_task(void *context, int64_t begin, int64_t end, int thread) {
     run_items(product, begin, end, team_scratch(product->team, thread));
 }
 
+/* Each block reads all of X: where X stays in the cache anyway, W is best read from end to end, a
+ * panel after another. */
+static bool is_near(const struct matmul_kernel *kernel, const struct matmul_packed *packed) {
+    const int64_t columns = minimum(round_up(packed->rows, kernel->vector), MATMUL_SUM_COLUMNS);
+    return columns * packed->columns * element_bytes(kernel) <= kernel->near_bytes;
+}
+
 /* Blocks are as tall as the kernel likes, or less so that each thread has some. */
+static int64_t choose_block_rows(const struct matmul_kernel *kernel, bool near, int64_t rows,
+                                 int64_t shares) {
+    return minimum(near ? kernel->panel_rows : kernel->block_rows,
+                   round_up((rows + shares - 1) / shares, kernel->panel_rows));
+}
+
 static struct product begin_product(float *y, int64_t y_stride, const struct matmul_packed *packed,
                                     const struct matmul_weight *weight, struct team *team) {
     const struct matmul_kernel *kernel = find_kernel(packed->path, packed->precision);
     const int64_t shares = team == NULL || team_size(team) == 1 ? 1 : PIECES * team_size(team);
     assert(weight->columns == packed->columns);
-    const bool is_int4 = weight->scales != NULL;
+    const bool is_int4 = weight->scales != NULL, near = is_near(kernel, packed);
     const int64_t size = is_int4 ? 0 : (int64_t)number_size(weight->type);
     assert(is_int4 || kernel->element == NUMBER_F32 || weight->type != NUMBER_F32);
     assert(kernel->k_block <= MATMUL_K_BLOCK);
@@ -331,8 +380,8 @@ static struct product begin_product(float *y, int64_t y_stride, const struct mat
         .w = weight,
         .w_size = size,
         .row_bytes = is_int4 ? weight->stride / 2 : weight->stride * size,
-        .block_rows = minimum(kernel->block_rows,
-                              round_up((weight->rows + shares - 1) / shares, kernel->panel_rows)),
+        .block_rows = choose_block_rows(kernel, near, weight->rows, shares),
+        .fetch_rows = near || kernel->fetch_rows == 0 ? kernel->panel_rows : kernel->fetch_rows,
         .m_blocks = (packed->rows + MATMUL_SUM_COLUMNS - 1) / MATMUL_SUM_COLUMNS,
         .parts = !is_int4 && weight->type == NUMBER_F16 && kernel->element == NUMBER_BF16 ? 2 : 1,
         .team = team,

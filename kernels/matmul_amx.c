@@ -3,89 +3,144 @@
 #include "kernels/unroll.h"
 #include "kernels/vector_avx512.h"
 
+/* Panels of W and sums are kept tile by tile, each of a tile's rows 64 bytes behind the one before:
+ * a panel as [k / 32][32 rows][32 k], the sums of 32 rows as 2 x 2 (or 2 x 1) tiles. */
 enum {
     TILE = 16,   /* rows of W, and columns of X, in a tile */
     TILE_K = 32, /* k in a tile: 16 pairs */
+    ROW = 64,    /* bytes of a row of a tile */
+    TILE_BYTES = TILE * ROW,
+    ROWS = 2 * TILE,
+    AHEAD_ROWS = 4,
     K_BLOCK = 512,
-    PANEL_STRIDE = (K_BLOCK + TILE_K) * sizeof(uint16_t),
-    SUM_STRIDE = MATMUL_SUM_STRIDE * sizeof(float),
+    NEAR_BYTES = 1 << 20, /* half of the second-level cache */
 };
-_Static_assert(2 * TILE * PANEL_STRIDE <= MATMUL_PANEL_BYTES, "a panel fits the scratch");
+_Static_assert(ROWS *K_BLOCK * sizeof(uint16_t) <= MATMUL_PANEL_BYTES, "a panel fits the scratch");
 
 /* A line of each of the rows that are fetched ahead. */
 static inline void fetch(const struct matmul_tile *tile, int64_t k) {
     UNROLL
-    for (int i = 0; i < MATMUL_AHEAD_ROWS; i++)
+    for (int i = 0; i < AHEAD_ROWS; i++)
         __builtin_prefetch(tile->ahead[i] + k * tile->ahead_size, 0, 2);
 }
 
-/* 32 rows of W against 32 columns of X: 2 x 2 tiles of sums in tmm0 .. tmm3. */
-static void multiply_2(const struct matmul_tile *tile) {
-    const int64_t w_stride = tile->w_stride, x_stride = 2 * 64;
-    const char *upper = tile->w, *lower = upper + TILE * w_stride, *left = tile->x;
-    float *sum = tile->sum, *lower_sum = sum + TILE * MATMUL_SUM_STRIDE;
+/* 32 rows of W, in a panel (keep: or in the file, from where they are put into a panel), against 32
+ * columns of X: 2 x 2 tiles of sums in tmm0 .. tmm3. The next sums, which lie behind these, are
+ * brought near meanwhile: waiting for them would cost a quarter of the time. */
+static inline __attribute__((always_inline)) void multiply_2x2(const struct matmul_tile *tile,
+                                                               const bool direct, const bool keep) {
+    const int64_t stride = direct ? tile->w_stride : ROW, step = direct ? ROW : 2 * TILE_BYTES;
+    const char *w = tile->w, *x = tile->x;
+    char *sum = (char *)tile->sum, *next_sum = sum + 4 * TILE_BYTES, *kept = tile->keep;
     if (tile->first) {
         TILE_ZERO(0);
         TILE_ZERO(1);
         TILE_ZERO(2);
         TILE_ZERO(3);
     } else {
-        TILE_LOAD(0, sum, SUM_STRIDE);
-        TILE_LOAD(1, sum + TILE, SUM_STRIDE);
-        TILE_LOAD(2, lower_sum, SUM_STRIDE);
-        TILE_LOAD(3, lower_sum + TILE, SUM_STRIDE);
+        TILE_LOAD(0, sum, ROW);
+        TILE_LOAD(1, sum + TILE_BYTES, ROW);
+        TILE_LOAD(2, sum + 2 * TILE_BYTES, ROW);
+        TILE_LOAD(3, sum + 3 * TILE_BYTES, ROW);
     }
     for (int64_t k = 0; k < tile->count; k += TILE_K) {
         fetch(tile, k);
-        TILE_LOAD_STREAM(6, left, x_stride);
-        TILE_LOAD(4, upper, w_stride);
+        TILE_LOAD_STREAM(6, x, ROW);
+        __builtin_prefetch(next_sum, 1, 3);
+        TILE_LOAD(4, w, stride);
+        if (keep)
+            TILE_STORE(4, kept, ROW);
         TILE_DOT_BF16(0, 4, 6);
-        TILE_LOAD_STREAM(7, left + 64, x_stride);
+        __builtin_prefetch(next_sum + ROW, 1, 3);
+        TILE_LOAD_STREAM(7, x + TILE_BYTES, ROW);
         TILE_DOT_BF16(1, 4, 7);
-        TILE_LOAD(5, lower, w_stride);
+        __builtin_prefetch(next_sum + 2 * ROW, 1, 3);
+        TILE_LOAD(5, w + TILE * stride, stride);
+        if (keep)
+            TILE_STORE(5, kept + TILE_BYTES, ROW);
         TILE_DOT_BF16(2, 5, 6);
+        __builtin_prefetch(next_sum + 3 * ROW, 1, 3);
         TILE_DOT_BF16(3, 5, 7);
-        upper += 64;
-        lower += 64;
-        left += 16 * x_stride;
+        w += step;
+        kept += 2 * TILE_BYTES;
+        x += 2 * TILE_BYTES;
+        next_sum += 4 * ROW;
     }
-    TILE_STORE(0, sum, SUM_STRIDE);
-    TILE_STORE(1, sum + TILE, SUM_STRIDE);
-    TILE_STORE(2, lower_sum, SUM_STRIDE);
-    TILE_STORE(3, lower_sum + TILE, SUM_STRIDE);
+    TILE_STORE(0, sum, ROW);
+    TILE_STORE(1, sum + TILE_BYTES, ROW);
+    TILE_STORE(2, sum + 2 * TILE_BYTES, ROW);
+    TILE_STORE(3, sum + 3 * TILE_BYTES, ROW);
 }
 
-/* 32 rows of W against 16 columns of X. */
+static void multiply_2(const struct matmul_tile *tile) {
+    if (!tile->direct)
+        multiply_2x2(tile, false, false);
+    else if (tile->keep == NULL)
+        multiply_2x2(tile, true, false);
+    else
+        multiply_2x2(tile, true, true);
+}
+
+/* 32 rows of W against 16 columns of X: the last columns, so that nothing is kept. */
 static void multiply_1(const struct matmul_tile *tile) {
-    const int64_t w_stride = tile->w_stride;
-    const char *upper = tile->w, *lower = upper + TILE * w_stride, *column = tile->x;
-    float *sum = tile->sum, *lower_sum = sum + TILE * MATMUL_SUM_STRIDE;
+    const int64_t stride = tile->direct ? tile->w_stride : ROW,
+                  step = tile->direct ? ROW : 2 * TILE_BYTES;
+    const char *w = tile->w, *x = tile->x;
+    char *sum = (char *)tile->sum;
     if (tile->first) {
         TILE_ZERO(0);
         TILE_ZERO(2);
     } else {
-        TILE_LOAD(0, sum, SUM_STRIDE);
-        TILE_LOAD(2, lower_sum, SUM_STRIDE);
+        TILE_LOAD(0, sum, ROW);
+        TILE_LOAD(2, sum + 2 * TILE_BYTES, ROW);
     }
     for (int64_t k = 0; k < tile->count; k += TILE_K) {
         fetch(tile, k);
-        TILE_LOAD_STREAM(6, column, 64);
-        TILE_LOAD(4, upper, w_stride);
+        TILE_LOAD_STREAM(6, x, ROW);
+        TILE_LOAD(4, w, stride);
         TILE_DOT_BF16(0, 4, 6);
-        TILE_LOAD(5, lower, w_stride);
+        TILE_LOAD(5, w + TILE * stride, stride);
         TILE_DOT_BF16(2, 5, 6);
-        upper += 64;
-        lower += 64;
-        column += 16 * 64;
+        w += step;
+        x += TILE_BYTES;
     }
-    TILE_STORE(0, sum, SUM_STRIDE);
-    TILE_STORE(2, lower_sum, SUM_STRIDE);
+    TILE_STORE(0, sum, ROW);
+    TILE_STORE(2, sum + 2 * TILE_BYTES, ROW);
+}
+
+static void pack(void *tile, int64_t width, const float *x, int64_t stride, int64_t rows,
+                 int64_t count, bool round, float *maxima) {
+    char *packed = tile;
+    for (int64_t k = 0; k < count; k += TILE_K) {
+        matmul_pack_bf16(packed, TILE, x + k, stride, rows, count - k < TILE_K ? count - k : TILE_K,
+                         round, maxima == NULL ? NULL : maxima + k);
+        packed += width / TILE * TILE_BYTES;
+    }
+}
+
+/* A row of a panel, whose parts of 32 k lie a step apart. */
+static void load(void *panel_row, const void *w, enum number_type type, int64_t count,
+                 enum matmul_part part) {
+    char *row = panel_row;
+    const char *halves = w;
+    for (int64_t k = 0; k < count; k += TILE_K) {
+        matmul_load_bf16(row, halves + k * (int64_t)sizeof(uint16_t), type,
+                         count - k < TILE_K ? count - k : TILE_K, part);
+        row += 2 * TILE_BYTES;
+    }
 }
 
 /* Past the caches where whole lines can be written. */
 static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns) {
-    vector_transpose_f32(y, y_stride, sum, MATMUL_SUM_STRIDE, rows, columns,
-                         (uintptr_t)y % 64 == 0 && y_stride % 16 == 0);
+    const bool stream = (uintptr_t)y % 64 == 0 && y_stride % 16 == 0;
+    for (int64_t n = 0; n < rows; n += TILE) {
+        for (int64_t m = 0; m < columns; m += TILE) {
+            const float *tile = sum + (n / TILE * 2 + m / TILE) * TILE * TILE;
+            vector_transpose_f32(y + m * y_stride + n, y_stride, tile, TILE,
+                                 rows - n < TILE ? rows - n : TILE,
+                                 columns - m < TILE ? columns - m : TILE, stream);
+        }
+    }
 }
 
 static void end(void) {
@@ -95,20 +150,23 @@ static void end(void) {
 
 const struct matmul_kernel matmul_amx = {
     .element = NUMBER_BF16,
-    .direct = false, /* rows of a file are often apart by a power of two: they share cache sets */
+    .direct = true,
     .width = 2 * TILE,
     .vector = TILE,
     .k_multiple = TILE_K,
     .k_block = K_BLOCK,
-    .panel_stride = PANEL_STRIDE,
-    .panel_rows = 2 * TILE,
-    .block_rows = 2 * TILE,
-    .tile_rows = {2 * TILE, 2 * TILE},
+    .panel_stride = ROW,
+    .panel_rows = ROWS,
+    .block_rows = MATMUL_BLOCK_ROWS,
+    .near_bytes = NEAR_BYTES,
+    .tile_rows = {ROWS, ROWS},
+    .tiled = true,
+    .ahead_rows = AHEAD_ROWS,
+    .fetch_rows = 1, /* more hinder X on its way from the second-level cache */
     .begin = tile_configure,
     .end = end,
-    .ahead_rows = MATMUL_AHEAD_ROWS,
-    .pack = matmul_pack_bf16,
-    .load = matmul_load_bf16,
+    .pack = pack,
+    .load = load,
     .multiply = {multiply_1, multiply_2},
     .store = store,
 };

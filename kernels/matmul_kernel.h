@@ -15,7 +15,7 @@
 enum {
     MATMUL_SUM_COLUMNS = 256, /* m in a block of sums, a multiple of every width */
     MATMUL_SUM_STRIDE = MATMUL_SUM_COLUMNS + 16, /* no power of two, for the caches' sake */
-    MATMUL_BLOCK_ROWS = 48,                      /* W rows whose sums are kept at once, at most */
+    MATMUL_BLOCK_ROWS = 512,                     /* W rows whose sums are kept at once, at most */
     MATMUL_AHEAD_ROWS = 4,                       /* rows that a micro-kernel fetches, at most */
     MATMUL_K_BLOCK = 1024,                       /* k of a panel, at most */
     MATMUL_PANEL_BYTES = 52 * 1024,              /* of a panel, at most */
@@ -24,10 +24,10 @@ enum {
 /* An f16 weight on a bf16 path is the sum of two bf16 numbers. */
 enum matmul_part { MATMUL_HIGH, MATMUL_LOW };
 
-/* What a micro-kernel computes: sum (tile_rows, vectors * vector; row stride MATMUL_SUM_STRIDE)
- * = (first ? 0 : sum) + w (tile_rows, count) . x tile [count][vectors * vector]. Meanwhile it
- * fetches rows of the next weights (ahead_rows of its matmul_kernel) into the cache, ahead_size
- * bytes for each k. */
+/* What a micro-kernel computes: sum (tile_rows, vectors * vector; row stride MATMUL_SUM_STRIDE, or
+ * as it likes if tiled) = (first ? 0 : sum) + w (tile_rows, count) . x tile
+ * [count][vectors * vector]. Meanwhile it fetches rows of the next weights (ahead_rows of its
+ * matmul_kernel) into the cache, ahead_size bytes for each k. */
 struct matmul_tile {
     float *sum;
     const char *w; /* rows w_stride bytes apart */
@@ -35,6 +35,8 @@ struct matmul_tile {
     const void *x;
     int64_t count; /* a multiple of k_multiple */
     bool first;
+    bool direct; /* w lies in the file, not in a panel */
+    char *keep;  /* direct and tiled: the panel to copy w into on the way, or NULL */
     const char *ahead[MATMUL_AHEAD_ROWS];
     int64_t ahead_size;
 };
@@ -45,10 +47,17 @@ struct matmul_kernel {
     int64_t width, vector, k_multiple;
     int64_t k_block;      /* k of a panel, a multiple of k_multiple */
     int64_t panel_stride; /* bytes from one row of a panel to the next */
-    int64_t panel_rows;   /* a multiple of all tile_rows; W has zero rows up to a multiple */
+    int64_t panel_rows;   /* a multiple of all tile_rows */
     int64_t block_rows;   /* W rows whose sums are kept at once, a multiple of panel_rows */
+    int64_t near_bytes;   /* X of up to this size stays in the cache; 0: not asked */
     int64_t tile_rows[4]; /* rows of a tile of 1, 2, .. vectors */
-    int64_t ahead_rows;   /* rows that a micro-kernel fetches; 0: it does not */
+    /* X, panels and sums are kept tile by tile: a tile of X as [k / k_multiple][width / vector],
+     * each a block of its own; the sums of panel_rows x width together, in the kernel's own order,
+     * to be stored at once. tile_rows are panel_rows. Of weights that are read where they lie, the
+     * first tile of a step makes a panel (keep) for the others. */
+    bool tiled;
+    int64_t ahead_rows; /* rows that a micro-kernel fetches; 0: it does not */
+    int64_t fetch_rows; /* rows fetched during a tile where X is not near; 0: any number */
 
     /* Called before and after a thread's work; NULL: nothing to do. */
     void (*begin)(void);
@@ -62,8 +71,8 @@ struct matmul_kernel {
     void (*load)(void *panel_row, const void *w, enum number_type type, int64_t count,
                  enum matmul_part part);
     void (*multiply[4])(const struct matmul_tile *tile); /* [vectors - 1] */
-    /* y (columns, rows; row stride) = sum (rows, columns; row stride MATMUL_SUM_STRIDE) transposed.
-     */
+    /* y (columns, rows; row stride) = sum (rows, columns; row stride MATMUL_SUM_STRIDE; or those of
+     * one tile) transposed. */
     void (*store)(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns);
 };
 

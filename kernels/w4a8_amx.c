@@ -1,166 +1,254 @@
-/* X is operand A, levels are operand B (signed), so that a group's scales are a vector over the
- * columns. Sums of a group leave the tiles into a ring in the nearest cache and are converted while
- * the tiles work on the next group. */
+/* X is operand A, levels are operand B (q - z, which fits a byte, so zero points cost nothing in
+ * the product), so that a group's scales are a vector over the columns.
+ *
+ * A group's sums leave the tiles for a ring in the nearest cache just before the tiles are cleared
+ * for the group after the next; they are converted to f32 while the tiles work on later groups: the
+ * two kinds of work share the load ports and one of the two vector units. What bounds the rate is
+ * therefore the number of vectors loaded and stored for a tile product: some groups are converted
+ * at once, so that the f32 sums are loaded and stored once for all of them. X passes by the nearest
+ * cache, whose room the levels and the ring need. */
 #include <immintrin.h>
 
-enum { TILE = 16, COLUMNS = 32, ROWS = 32, SPAN = 64, UNIT = 8 * 64, NIBBLE_SIGN = 8 };
+enum { TILE = 16, COLUMNS = 32, ROWS = 32, SPAN = 64, X_SPAN = 64, UNIT = 8 * 64, NIBBLE_SIGN = 0 };
 
+#define OWN_UNPACK
+#define OWN_ROWS
 #include "kernels/tile_amx.h"
+#include "kernels/unroll.h"
+#include "kernels/w4a8_avx512.h"
 #include "kernels/w4a8_body.h"
 
-enum { TILE_BYTES = 1024, SUM_BYTES = COLUMNS * 4 };
+#define INLINE static inline __attribute__((always_inline))
 
-/* int32 sums (rows, COLUMNS) of one group on their way to f32. */
-struct conversion {
-    const int32_t *bracket;
-    float *sum;
-    const int32_t *x_sums;
-    __m512 scales[2];
-    __m512i zero_points[2]; /* -z and -z * W4A8_PAIR as int16 */
-    bool has_zero_points;
-};
+enum { TILE_BYTES = 1024, BLOCK_BYTES = 2 * TILE_BYTES }; /* a block: 64 k of all rows, columns */
+enum { TILE_SUMS = TILE * TILE, GROUP_SUMS = ROWS * COLUMNS };
+enum { MOST_AT_ONCE = 2, LEVEL_BIAS = 8, BYTE_BIAS = 128 };
 
-static inline struct conversion begin_conversion(const struct w4a8_block *block, int64_t group,
-                                                 const int32_t *bracket, float *sum,
-                                                 const int32_t *x_sums) {
-    const char *grid = block->grid + group * block->grid_stride;
-    struct conversion c = {.bracket = bracket,
-                           .sum = sum,
-                           .x_sums = x_sums,
-                           .has_zero_points = block->has_zero_points};
-    for (int v = 0; v < 2; v++) {
-        c.scales[v] = _mm512_loadu_ps((const float *)(const void *)grid + 16 * v);
-        if (!c.has_zero_points)
-            continue;
-        const __m512i z =
-            _mm512_sub_epi32(_mm512_setzero_si512(),
-                             _mm512_cvtepi8_epi32(_mm_loadu_si128(
-                                 (const __m128i *)(const void *)(grid + COLUMNS * 4 + 16 * v))));
-        c.zero_points[v] = _mm512_mask_blend_epi16(
-            0xaaaaaaaa, z,
-            _mm512_slli_epi32(_mm512_mullo_epi32(z, _mm512_set1_epi32(W4A8_PAIR)), 16));
-    }
-    return c;
-}
+/* ---- Levels ---- */
 
-static inline __attribute__((always_inline)) void convert(const struct conversion *c, int begin,
-                                                          int end) {
-    for (int row = begin; row < end; row++) {
-        const __m512i x_sum = _mm512_set1_epi32(c->has_zero_points ? c->x_sums[row] : 0);
-#pragma GCC unroll 2
-        for (int v = 0; v < 2; v++) {
-            const int at = row * COLUMNS + 16 * v;
-            __m512i bracket = _mm512_loadu_si512(c->bracket + at);
-            if (c->has_zero_points)
-                bracket = _mm512_dpwssd_epi32(bracket, c->zero_points[v], x_sum);
-            _mm512_storeu_ps(c->sum + at, _mm512_fmadd_ps(c->scales[v], _mm512_cvtepi32_ps(bracket),
-                                                          _mm512_loadu_ps(c->sum + at)));
+static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes,
+                   const uint8_t *zero_points) {
+    const __m512i low = _mm512_set1_epi8(15);
+    for (int lane = 0; lane < COLUMNS / TILE; lane++) {
+        /* A column's zero point is that of its four k. */
+        const __m512i zero =
+            zero_points == NULL ? _mm512_set1_epi8(LEVEL_BIAS)
+                                : _mm512_mullo_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((
+                                                         const void *)(zero_points + TILE * lane))),
+                                                     _mm512_set1_epi32(0x01010101));
+        for (int64_t at = lane * UNIT; at < bytes; at += 2 * UNIT) {
+            UNROLL
+            for (int i = 0; i < UNIT; i += 64) {
+                const __m512i both = _mm512_loadu_si512(packed + at + i);
+                const __m512i first = _mm512_and_si512(both, low);
+                const __m512i second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+                _mm512_storeu_si512(levels + 2 * at + i, _mm512_sub_epi8(first, zero));
+                _mm512_storeu_si512(levels + 2 * at + UNIT + i, _mm512_sub_epi8(second, zero));
+            }
         }
     }
 }
 
+/* ---- Conversion ---- */
+
+/* int32 sums of some groups, [group][tile], on their way to f32. */
+struct pending {
+    const int32_t *brackets;
+    float *sums; /* (ROWS, COLUMNS) */
+    const char *scales;
+    int64_t scales_stride; /* bytes */
+    int row;               /* the first that is not converted */
+};
+
+struct scales {
+    __m512 of[MOST_AT_ONCE][2];
+};
+
+INLINE struct scales load_scales(const struct pending *pending, const int groups) {
+    struct scales scales;
+    UNROLL
+    for (int group = 0; group < groups; group++) {
+        const char *at = pending->scales + group * pending->scales_stride;
+        scales.of[group][0] = _mm512_loadu_ps(at);
+        scales.of[group][1] = _mm512_loadu_ps(at + 64);
+    }
+    return scales;
+}
+
+/* At most `rows` more rows. */
+INLINE void convert(struct pending *pending, const struct scales *scales, const int groups,
+                    int rows) {
+    const int end = pending->row + rows < ROWS ? pending->row + rows : ROWS;
+    for (; pending->row < end; pending->row++) {
+        float *at = pending->sums + pending->row * COLUMNS;
+        const int32_t *bracket =
+            pending->brackets + pending->row / TILE * 2 * TILE_SUMS + pending->row % TILE * TILE;
+        UNROLL
+        for (int v = 0; v < 2; v++) {
+            __m512 sum = _mm512_loadu_ps(at + 16 * v);
+            UNROLL
+            for (int group = 0; group < groups; group++)
+                sum = _mm512_fmadd_ps(scales->of[group][v],
+                                      _mm512_cvtepi32_ps(_mm512_loadu_si512(
+                                          bracket + group * GROUP_SUMS + v * TILE_SUMS)),
+                                      sum);
+            _mm512_storeu_ps(at + 16 * v, sum);
+        }
+    }
+}
+
+/* ---- Products ---- */
+
 #define DOT_INT8(sum, a, b) __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #sum : :)
 
-/* 32 rows of X: 2 x 2 tiles of sums in tmm0 .. tmm3. `done`: the group before, or NULL. */
-static inline void multiply_group_2(const uint8_t *w, const int8_t *x, int64_t count,
-                                    const int32_t *before, int32_t *after,
-                                    const struct conversion *done) {
-    int converted = 0;
-    const int64_t blocks = count / SPAN;
-    const int share = (int)((ROWS + 4 * blocks - 1) / (4 * blocks));
-#define CONVERT_SHARE                                                                              \
-    if (done != NULL && converted < ROWS) {                                                        \
-        const int end = converted + share < ROWS ? converted + share : ROWS;                       \
-        convert(done, converted, end);                                                             \
-        converted = end;                                                                           \
-    }
-    if (before == NULL) {
-        TILE_ZERO(0);
-        TILE_ZERO(1);
-        TILE_ZERO(2);
-        TILE_ZERO(3);
-    } else {
-        TILE_LOAD(0, before, SUM_BYTES);
-        TILE_LOAD(1, before + TILE, SUM_BYTES);
-        TILE_LOAD(2, before + TILE * COLUMNS, SUM_BYTES);
-        TILE_LOAD(3, before + TILE * COLUMNS + TILE, SUM_BYTES);
-    }
-    for (int64_t block = 0; block < blocks; block++) {
-        TILE_LOAD(4, x, 64);
-        TILE_LOAD(6, w, 64);
-        DOT_INT8(0, 4, 6);
-        CONVERT_SHARE
-        TILE_LOAD(7, w + TILE_BYTES, 64);
-        DOT_INT8(1, 4, 7);
-        CONVERT_SHARE
-        TILE_LOAD(5, x + TILE_BYTES, 64);
-        DOT_INT8(2, 5, 6);
-        CONVERT_SHARE
-        DOT_INT8(3, 5, 7);
-        CONVERT_SHARE
-        w += 2 * TILE_BYTES;
-        x += 2 * TILE_BYTES;
-    }
-    TILE_STORE(0, after, SUM_BYTES);
-    TILE_STORE(1, after + TILE, SUM_BYTES);
-    TILE_STORE(2, after + TILE * COLUMNS, SUM_BYTES);
-    TILE_STORE(3, after + TILE * COLUMNS + TILE, SUM_BYTES);
-#undef CONVERT_SHARE
+/* Lines to be fetched, a few with each block. */
+struct ahead {
+    const uint8_t *at;
+    int64_t lines; /* with a block */
+};
+
+INLINE void fetch_ahead(struct ahead *ahead) {
+    for (int64_t i = 0; i < ahead->lines; i++, ahead->at += 64)
+        __builtin_prefetch(ahead->at, 0, 2);
 }
 
-/* 16 rows of X. */
-static inline void multiply_group_1(const uint8_t *w, const int8_t *x, int64_t count,
-                                    const int32_t *before, int32_t *after) {
-    if (before == NULL) {
-        TILE_ZERO(0);
-        TILE_ZERO(1);
-    } else {
-        TILE_LOAD(0, before, SUM_BYTES);
-        TILE_LOAD(1, before + TILE, SUM_BYTES);
+/* Sums of the group before leave a tile just before it is cleared. */
+#define REOPEN(tile)                                                                               \
+    if (opens) {                                                                                   \
+        TILE_STORE(tile, brackets + (tile)*TILE_SUMS, 64);                                         \
+        TILE_ZERO(tile);                                                                           \
     }
-    for (int64_t block = 0; block < count / SPAN; block++) {
-        TILE_LOAD(4, x, 64);
-        TILE_LOAD(6, w, 64);
-        DOT_INT8(0, 4, 6);
-        TILE_LOAD(7, w + TILE_BYTES, 64);
-        DOT_INT8(1, 4, 7);
-        w += 2 * TILE_BYTES;
-        x += TILE_BYTES;
-    }
-    TILE_STORE(0, after, SUM_BYTES);
-    TILE_STORE(1, after + TILE, SUM_BYTES);
+
+/* 64 k of a panel and of 32 rows of X: 2 x 2 tiles of sums in tmm0 .. tmm3. `share` rows of what
+ * is pending are converted beside each tile product. */
+INLINE void multiply_block(const uint8_t *w, const int8_t *x, const bool opens, int32_t *brackets,
+                           struct pending *pending, const int groups, int share) {
+    const struct scales scales = load_scales(pending, groups);
+    TILE_LOAD_STREAM(4, x, 64);
+    TILE_LOAD(6, w, 64);
+    REOPEN(0)
+    DOT_INT8(0, 4, 6);
+    convert(pending, &scales, groups, share);
+    TILE_LOAD(7, w + TILE_BYTES, 64);
+    REOPEN(1)
+    DOT_INT8(1, 4, 7);
+    convert(pending, &scales, groups, share);
+    TILE_LOAD_STREAM(5, x + TILE_BYTES, 64);
+    REOPEN(2)
+    DOT_INT8(2, 5, 6);
+    convert(pending, &scales, groups, share);
+    REOPEN(3)
+    DOT_INT8(3, 5, 7);
+    convert(pending, &scales, groups, share);
 }
 
-static void multiply_2(const struct w4a8_block *block, const int8_t *x, const int32_t *x_sums,
-                       float *sum, int32_t *carry) {
-    if (!block->closes) {
-        multiply_group_2(block->weights, x, block->count, block->opens ? NULL : carry, carry, NULL);
+INLINE void store_tiles(int32_t *brackets) {
+    TILE_STORE(0, brackets, 64);
+    TILE_STORE(1, brackets + TILE_SUMS, 64);
+    TILE_STORE(2, brackets + 2 * TILE_SUMS, 64);
+    TILE_STORE(3, brackets + 3 * TILE_SUMS, 64);
+}
+
+INLINE void finish_conversion(struct pending *pending, const int groups) {
+    const struct scales scales = load_scales(pending, groups);
+    convert(pending, &scales, groups, ROWS);
+}
+
+/* Rounds of `at_once` groups, from first_group on. The brackets of a round are all stored in the
+ * first block of the next: its rows are converted from the second block on, up to the end of the
+ * first block of the round after. */
+INLINE void multiply_rounds(const struct w4a8_block *block, const struct w4a8_rows *rows,
+                            int64_t first_group, struct ahead *ahead, const int at_once) {
+    _Alignas(64) int32_t ring[2][MOST_AT_ONCE * GROUP_SUMS];
+    const int64_t blocks = block->count / SPAN;
+    const int share = (int)((ROWS + 4 * at_once * blocks - 1) / (4 * at_once * blocks));
+    /* the round before and the one before that; none yet */
+    struct pending last = {.scales = block->grid, .row = ROWS}, older = last;
+    int32_t *brackets = ring[1];
+    int half = 0;
+    for (int64_t m = 0; m < rows->rows; m += ROWS) {
+        const int8_t *x = rows->x + (m * block->groups + first_group * ROWS) * block->count;
+        for (int64_t group = first_group; group + at_once <= block->groups; group += at_once) {
+            UNROLL
+            for (int i = 0; i < at_once; i++) {
+                const uint8_t *w = block->weights + (group + i) * block->weight_stride;
+                multiply_block(w, x, true, brackets, i == 0 ? &older : &last, at_once, share);
+                fetch_ahead(ahead);
+                for (int64_t j = 1; j < blocks; j++) {
+                    multiply_block(w + j * BLOCK_BYTES, x + j * BLOCK_BYTES, false, NULL, &last,
+                                   at_once, share);
+                    fetch_ahead(ahead);
+                }
+                x += blocks * BLOCK_BYTES;
+                brackets = ring[half] + i * GROUP_SUMS;
+            }
+            older = last;
+            last = (struct pending){.brackets = ring[half],
+                                    .sums = rows->sums + m * COLUMNS,
+                                    .scales = block->grid + group * block->grid_stride,
+                                    .scales_stride = block->grid_stride};
+            half ^= 1;
+        }
+    }
+    store_tiles(brackets);
+    finish_conversion(&older, at_once);
+    finish_conversion(&last, at_once);
+}
+
+static void multiply_pairs(const struct w4a8_block *block, const struct w4a8_rows *rows,
+                           struct ahead *ahead) {
+    multiply_rounds(block, rows, 0, ahead, 2);
+}
+
+static void multiply_singly(const struct w4a8_block *block, const struct w4a8_rows *rows,
+                            int64_t first_group, struct ahead *ahead) {
+    multiply_rounds(block, rows, first_group, ahead, 1);
+}
+
+/* A part of a group. */
+static void multiply_part(const struct w4a8_block *block, const struct w4a8_rows *rows,
+                          struct ahead *ahead) {
+    struct pending none = {.scales = block->grid, .row = ROWS};
+    for (int64_t m = 0; m < rows->rows; m += ROWS) {
+        int32_t *carry = rows->carries + m * COLUMNS;
+        const int8_t *x = rows->x + m * block->count;
+        if (block->opens) {
+            TILE_ZERO(0);
+            TILE_ZERO(1);
+            TILE_ZERO(2);
+            TILE_ZERO(3);
+        } else {
+            TILE_LOAD(0, carry, 64);
+            TILE_LOAD(1, carry + TILE_SUMS, 64);
+            TILE_LOAD(2, carry + 2 * TILE_SUMS, 64);
+            TILE_LOAD(3, carry + 3 * TILE_SUMS, 64);
+        }
+        for (int64_t j = 0; j < block->count / SPAN; j++) {
+            multiply_block(block->weights + j * BLOCK_BYTES, x + j * BLOCK_BYTES, false, NULL,
+                           &none, 1, 0);
+            fetch_ahead(ahead);
+        }
+        store_tiles(carry);
+        if (block->closes)
+            finish_conversion(&(struct pending){.brackets = carry,
+                                                .sums = rows->sums + m * COLUMNS,
+                                                .scales = block->grid},
+                              1);
+    }
+}
+
+static void multiply_rows(const struct w4a8_block *block, const struct w4a8_rows *rows) {
+    const int64_t blocks = rows->rows / ROWS * block->groups * block->count / SPAN;
+    struct ahead ahead = {rows->ahead, (rows->ahead_bytes + 64 * blocks - 1) / (64 * blocks)};
+    if (!block->opens || !block->closes) {
+        multiply_part(block, rows, &ahead);
         return;
     }
-    _Alignas(64) int32_t ring[2][ROWS * COLUMNS];
-    struct conversion done;
-    for (int64_t group = 0; group < block->groups; group++) {
-        multiply_group_2(block->weights + group * block->weight_stride,
-                         x + group * block->count * ROWS, block->count, block->opens ? NULL : carry,
-                         ring[group % 2], group > 0 ? &done : NULL);
-        done = begin_conversion(block, group, ring[group % 2], sum, x_sums + group * ROWS);
-    }
-    convert(&done, 0, ROWS);
-}
-
-static void multiply_1(const struct w4a8_block *block, const int8_t *x, const int32_t *x_sums,
-                       float *sum, int32_t *carry) {
-    _Alignas(64) int32_t bracket[TILE * COLUMNS];
-    for (int64_t group = 0; group < block->groups; group++) {
-        multiply_group_1(block->weights + group * block->weight_stride,
-                         x + group * block->count * TILE, block->count, block->opens ? NULL : carry,
-                         block->closes ? bracket : carry);
-        if (!block->closes)
-            return;
-        const struct conversion done =
-            begin_conversion(block, group, bracket, sum, x_sums + group * TILE);
-        convert(&done, 0, TILE);
-    }
+    const int64_t paired = block->count <= 2 * SPAN ? block->groups / 2 * 2 : 0;
+    if (paired > 0)
+        multiply_pairs(block, rows, &ahead);
+    if (paired < block->groups)
+        multiply_singly(block, rows, paired, &ahead);
 }
 
 const struct w4a8_kernel w4a8_amx = {
@@ -168,12 +256,12 @@ const struct w4a8_kernel w4a8_amx = {
     .lane_columns = TILE,
     .span = SPAN,
     .tile_rows = ROWS,
-    .row_multiple = TILE,
+    .row_multiple = ROWS,
     .x_span = SPAN,
-    .paired_sums = true,
+    .bias4 = LEVEL_BIAS,
     .begin = tile_configure,
     .end = tile_release,
-    .multiply4 = {multiply_1, multiply_2},
-    .multiply8 = {multiply_1, multiply_2},
+    .subtracts = true,
+    .multiply = {multiply_rows, multiply_rows},
     W4A8_BODY_FUNCTIONS,
 };

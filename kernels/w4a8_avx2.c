@@ -131,6 +131,18 @@ MULTIPLY(8, 2)
 MULTIPLY(8, 3)
 MULTIPLY(8, 4)
 
+static void multiply_rows4(const struct w4a8_block *block, const struct w4a8_rows *rows) {
+    static multiply_tile *const by_rows[ROWS] = {multiply4_1, multiply4_2, multiply4_3,
+                                                 multiply4_4};
+    multiply_tiles(block, rows, by_rows);
+}
+
+static void multiply_rows8(const struct w4a8_block *block, const struct w4a8_rows *rows) {
+    static multiply_tile *const by_rows[ROWS] = {multiply8_1, multiply8_2, multiply8_3,
+                                                 multiply8_4};
+    multiply_tiles(block, rows, by_rows);
+}
+
 const struct w4a8_kernel w4a8_avx2 = {
     .columns = COLUMNS,
     .lane_columns = COLUMNS,
@@ -139,7 +151,6 @@ const struct w4a8_kernel w4a8_avx2 = {
     .row_multiple = 1,
     .x_span = 4,
     .bias4 = 8,
-    .multiply4 = {multiply4_1, multiply4_2, multiply4_3, multiply4_4},
-    .multiply8 = {multiply8_1, multiply8_2, multiply8_3, multiply8_4},
+    .multiply = {multiply_rows4, multiply_rows8},
     W4A8_BODY_FUNCTIONS,
 };

@@ -2,8 +2,17 @@
  * group's sums start at -(z + bias) * sum x. */
 #include <immintrin.h>
 
-enum { COLUMNS = 48, VECTORS = 3, ROWS = 8, SPAN = 8, UNIT = COLUMNS * 4, NIBBLE_SIGN = 0 };
+enum {
+    COLUMNS = 48,
+    VECTORS = 3,
+    ROWS = 8,
+    SPAN = 8,
+    X_SPAN = 4,
+    UNIT = COLUMNS * 4,
+    NIBBLE_SIGN = 0
+};
 
+#include "kernels/w4a8_avx512.h"
 #include "kernels/w4a8_body.h"
 
 enum { QUAD_BYTES = COLUMNS * 4 };
@@ -182,11 +191,11 @@ static void multiply_streams8(const struct w4a8_streams *streams) {
     multiply_streams(8, streams);
 }
 
-#define MULTIPLIES                                                                                 \
-    {                                                                                              \
-        multiply_1, multiply_2, multiply_3, multiply_4, multiply_5, multiply_6, multiply_7,        \
-            multiply_8                                                                             \
-    }
+static void multiply_rows(const struct w4a8_block *block, const struct w4a8_rows *rows) {
+    static multiply_tile *const by_rows[ROWS] = {multiply_1, multiply_2, multiply_3, multiply_4,
+                                                 multiply_5, multiply_6, multiply_7, multiply_8};
+    multiply_tiles(block, rows, by_rows);
+}
 
 const struct w4a8_kernel w4a8_avx512_vnni = {
     .columns = COLUMNS,
@@ -197,8 +206,7 @@ const struct w4a8_kernel w4a8_avx512_vnni = {
     .x_span = 4,
     .bias4 = 8,
     .bias8 = 128,
-    .multiply4 = MULTIPLIES,
-    .multiply8 = MULTIPLIES,
+    .multiply = {multiply_rows, multiply_rows},
     .multiply_streams = {multiply_streams4, multiply_streams8},
     W4A8_BODY_FUNCTIONS,
 };

@@ -6,7 +6,10 @@
 
 #include "kernels/w4a8_kernel.h"
 
-static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes) {
+#ifndef OWN_UNPACK
+static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes,
+                   const uint8_t *zero_points) {
+    (void)zero_points;
     for (; bytes > 0; bytes -= UNIT, packed += UNIT, levels += 2 * UNIT) {
 #pragma omp simd
         for (int i = 0; i < UNIT; i++) {
@@ -15,6 +18,8 @@ static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes) {
         }
     }
 }
+
+#endif
 
 /* |x| as an integer: ordered like |x|, with NaN above infinity. */
 static inline uint32_t magnitude_of(float x) {
@@ -43,6 +48,7 @@ static float find_maximum(const float *x, const float *multiplier, int64_t count
     return maximum;
 }
 
+#ifndef OWN_QUANTIZE
 /* The magnitude is limited as an integer: it orders like |x|, and compilers know its minimum. */
 static inline int8_t quantize_number(float x, float reciprocal) {
     const uint32_t limit = 0x42fe0000; /* 127 */
@@ -55,25 +61,41 @@ static inline int8_t quantize_number(float x, float reciprocal) {
     return (int8_t)(int32_t)nearbyintf(scaled);
 }
 
-static int32_t quantize(int8_t *values, const float *x, const float *multiplier, float reciprocal,
-                        int64_t count) {
+enum {
+    PIECE = 256,
+    QUAD = 4
+}; /* k quantized at once, a multiple of every span; k of a span of X */
+
+static int32_t quantize(int8_t *spans, int64_t stride, const float *x, const float *multiplier,
+                        float reciprocal, int64_t count, int64_t filled) {
     int32_t sum = 0;
-    if (multiplier == NULL) {
+    for (int64_t begin = 0; begin < filled; begin += PIECE) {
+        int8_t values[PIECE] = {0};
+        const int64_t end = filled - begin < PIECE ? filled - begin : PIECE;
+        const int64_t here = count - begin < PIECE ? count - begin : PIECE;
+        if (multiplier == NULL) {
 #pragma omp simd
-        for (int64_t k = 0; k < count; k++)
-            values[k] = quantize_number(x[k], reciprocal);
-    } else {
+            for (int64_t k = 0; k < here; k++)
+                values[k] = quantize_number(x[begin + k], reciprocal);
+        } else {
 #pragma omp simd
-        for (int64_t k = 0; k < count; k++)
-            values[k] = quantize_number(x[k] * multiplier[k], reciprocal);
-    }
+            for (int64_t k = 0; k < here; k++)
+                values[k] = quantize_number(x[begin + k] * multiplier[begin + k], reciprocal);
+        }
 #pragma omp simd reduction(+ : sum)
-    for (int64_t k = 0; k < count; k++)
-        sum += values[k];
+        for (int64_t k = 0; k < here; k++)
+            sum += values[k];
+        for (int64_t k = 0; k < end; k += QUAD, spans += stride)
+            memcpy(spans, values + k, QUAD);
+    }
     return sum;
 }
+#endif
 
-static void finish(float *y, const float *sum, float scale, const float *bias, int64_t count) {
+#ifndef OWN_FINISH
+static void finish(float *y, const float *sum, float scale, const float *bias, int64_t count,
+                   bool stream) {
+    (void)stream;
     if (bias == NULL) {
 #pragma omp simd
         for (int64_t n = 0; n < count; n++)
@@ -84,6 +106,28 @@ static void finish(float *y, const float *sum, float scale, const float *bias, i
             y[n] = sum[n] * scale + bias[n];
     }
 }
+#endif
+
+#ifndef OWN_ROWS
+typedef void multiply_tile(const struct w4a8_block *block, const int8_t *x, const int32_t *x_sums,
+                           float *sum, int32_t *carry);
+
+/* Tile after tile, by the function for its rows: by_rows[rows - 1]. */
+static inline void multiply_tiles(const struct w4a8_block *block, const struct w4a8_rows *rows,
+                                  multiply_tile *const by_rows[ROWS]) {
+    const int64_t tiles = (rows->rows + ROWS - 1) / ROWS;
+    const int64_t share = (rows->ahead_bytes + 64 * tiles - 1) / (64 * tiles) * 64;
+    const uint8_t *ahead = rows->ahead, *const ahead_end = ahead + rows->ahead_bytes;
+    for (int64_t m = 0; m < rows->rows; m += ROWS) {
+        const int64_t here = rows->rows - m < ROWS ? rows->rows - m : ROWS;
+        for (int64_t i = 0; i < share && ahead < ahead_end; i += 64, ahead += 64)
+            __builtin_prefetch(ahead, 0, 2);
+        by_rows[here - 1](block, rows->x + m * block->groups * block->count,
+                          rows->x_sums + m * rows->all_groups + rows->first_group * here,
+                          rows->sums + m * COLUMNS, rows->carries + m * COLUMNS);
+    }
+}
+#endif
 
 #define W4A8_BODY_FUNCTIONS                                                                        \
     .unpack = unpack, .find_maximum = find_maximum, .quantize = quantize, .finish = finish

@@ -7,8 +7,9 @@
  * 4-bit ones are stored with the first half of each [span / 4] in the low and the second half in
  * the high nibbles of [span / 8].
  *
- * Quantized X lies in tiles of tile_rows rows (the last has a multiple of row_multiple), each tile
- * [k / x_span][rows][x_span]; sums over k lie as int32 [groups][rows] for each tile.
+ * Quantized X lies in tiles of tile_rows rows (the last has a multiple of row_multiple; one row
+ * alone stays one where there is multiply_streams), each tile [k / x_span][rows][x_span]; sums over
+ * k lie as int32 [groups][rows] for each tile.
  *
  * Stored levels are q + bias. The zero points stored are z + bias likewise. */
 #ifndef FPTQ_KERNELS_W4A8_KERNEL_H
@@ -16,7 +17,7 @@
 
 #include "kernels/w4a8.h"
 
-enum { W4A8_MAX_TILES = 8, W4A8_STREAMS = 4, W4A8_PAIR = 2048 };
+enum { W4A8_STREAMS = 4 };
 
 /* Some whole groups of a panel, or a part of one group. */
 struct w4a8_block {
@@ -28,6 +29,19 @@ struct w4a8_block {
     int32_t zero_point;    /* where there are none: the same for all */
     int64_t groups, count; /* count: k of each, filled up */
     bool opens, closes;    /* a part of a group: the first, the last */
+};
+
+/* The rows of X that a block is multiplied with, tile after tile. */
+struct w4a8_rows {
+    int64_t rows;
+    const int8_t *x;       /* the block's k */
+    const int32_t *x_sums; /* of all groups */
+    int64_t first_group, all_groups;
+    float *sums;      /* (rows, columns) */
+    int32_t *carries; /* (rows, columns) */
+    /* Memory that is read next: to be fetched meanwhile. */
+    const uint8_t *ahead;
+    int64_t ahead_bytes;
 };
 
 /* One row of X against up to W4A8_STREAMS panels, whole rows, read side by side. */
@@ -46,29 +60,33 @@ struct w4a8_kernel {
     int64_t columns, lane_columns, span;
     int64_t tile_rows, row_multiple, x_span;
     int bias4, bias8; /* added to 4-bit and 8-bit levels */
-    bool paired_sums; /* a sum s is stored as int16 lo + W4A8_PAIR * hi, lo first */
 
     /* Called before and after a thread's work; NULL: nothing to do. */
     void (*begin)(void);
     void (*end)(void);
-    /* 4-bit levels -> bytes; `bytes` packed ones. */
-    void (*unpack)(uint8_t *levels, const uint8_t *packed, int64_t bytes);
-    /* sum f32 (rows, columns) = the chain over the block's groups, continued; carry int32 (rows,
-     * columns): the bracket of a group between its parts. [rows / row_multiple - 1] */
-    void (*multiply4[W4A8_MAX_TILES])(const struct w4a8_block *block, const int8_t *x,
-                                      const int32_t *x_sums, float *sum, int32_t *carry);
-    void (*multiply8[W4A8_MAX_TILES])(const struct w4a8_block *block, const int8_t *x,
-                                      const int32_t *x_sums, float *sum, int32_t *carry);
+    /* 4-bit levels -> bytes; `bytes` packed ones, of one group. zero_points (columns) as stored, or
+     * NULL: where the kernel subtracts, they are taken off, and what is left is q - z +
+     * subtracted_bias. */
+    void (*unpack)(uint8_t *levels, const uint8_t *packed, int64_t bytes,
+                   const uint8_t *zero_points);
+    bool subtracts;
+    int subtracted_bias;
+    /* sums f32 = the chain over the block's groups, continued; carries int32: the bracket of a
+     * group between its parts. [bits == 8] */
+    void (*multiply[2])(const struct w4a8_block *block, const struct w4a8_rows *rows);
     /* [bits == 8]; NULL: the driver multiplies as for many rows. */
     void (*multiply_streams[2])(const struct w4a8_streams *streams);
 
     /* max |x * multiplier| */
     float (*find_maximum)(const float *x, const float *multiplier, int64_t count);
-    /* Quantize `count` numbers, returns their sum. */
-    int32_t (*quantize)(int8_t *values, const float *x, const float *multiplier, float reciprocal,
-                        int64_t count);
-    /* y (count) = sum * scale (+ bias where not NULL) */
-    void (*finish)(float *y, const float *sum, float scale, const float *bias, int64_t count);
+    /* Quantize `count` numbers of a row, fill up with zeros to `filled`; spans of x_span go
+     * `stride` bytes apart. Returns the sum. */
+    int32_t (*quantize)(int8_t *spans, int64_t stride, const float *x, const float *multiplier,
+                        float reciprocal, int64_t count, int64_t filled);
+    /* y (count) = sum * scale (+ bias where not NULL); stream: nobody reads y soon, it may go past
+     * the caches. */
+    void (*finish)(float *y, const float *sum, float scale, const float *bias, int64_t count,
+                   bool stream);
 };
 
 extern const struct w4a8_kernel w4a8_portable;

@@ -38,6 +38,11 @@ MULTIPLY(2)
 MULTIPLY(3)
 MULTIPLY(4)
 
+static void multiply_rows(const struct w4a8_block *block, const struct w4a8_rows *rows) {
+    static multiply_tile *const by_rows[ROWS] = {multiply_1, multiply_2, multiply_3, multiply_4};
+    multiply_tiles(block, rows, by_rows);
+}
+
 const struct w4a8_kernel w4a8_portable = {
     .columns = COLUMNS,
     .lane_columns = COLUMNS,
@@ -45,7 +50,6 @@ const struct w4a8_kernel w4a8_portable = {
     .tile_rows = ROWS,
     .row_multiple = 1,
     .x_span = 4,
-    .multiply4 = {multiply_1, multiply_2, multiply_3, multiply_4},
-    .multiply8 = {multiply_1, multiply_2, multiply_3, multiply_4},
+    .multiply = {multiply_rows, multiply_rows},
     W4A8_BODY_FUNCTIONS,
 };

@@ -367,6 +367,30 @@ static void results_depend_on_the_path_alone(void **state) {
     }
 }
 
+/* More of X than stays in the cache: blocks of many panels. All at once, and a row of X at a time.
+ */
+static void tall_blocks_give_the_same_bits(void **state) {
+    (void)state;
+    struct random random = random_start();
+    for (int kind = 0; kind < KINDS; kind++) {
+        struct problem p = problem_create(&random, 131, random_integer(&random, 65, 100), 4137,
+                                          kinds[kind].type, kinds[kind].precision);
+        for (int path = PATH_AVX2; path < PATH_COUNT; path++) {
+            if (!runs(path))
+                continue;
+            float *whole = multiply(&p, (enum kernel_path)path, NULL), *y = result_create(&p);
+            for (int64_t m = 0; m < p.m; m += 26)
+                multiply_part(&p, (enum kernel_path)path, NULL, y, NULL, m, m + 1, 0, p.n);
+            for (int64_t m = 0; m < p.m; m += 26)
+                assert_memory_equal(whole + m * p.y_stride, y + m * p.y_stride,
+                                    (size_t)p.n * sizeof(float));
+            free(whole);
+            free(y);
+        }
+        problem_free(&p);
+    }
+}
+
 static void check_maxima(struct random *random, const struct problem *p, enum kernel_path path,
                          struct team *team) {
     float *maxima = calloc((size_t)p->k, sizeof *maxima);
@@ -427,6 +451,7 @@ int main(void) {
         cmocka_unit_test(bf16_has_the_documented_order),
         cmocka_unit_test(f16_weights_are_not_rounded),
         cmocka_unit_test(results_depend_on_the_path_alone),
+        cmocka_unit_test(tall_blocks_give_the_same_bits),
         cmocka_unit_test(maxima_are_exact_and_keep_nan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

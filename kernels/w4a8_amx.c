@@ -251,6 +251,97 @@ static void multiply_rows(const struct w4a8_block *block, const struct w4a8_rows
         multiply_singly(block, rows, paired, &ahead);
 }
 
+/* ---- One row ---- */
+
+enum { QUADS = SPAN / 4 };
+
+/* Levels as unsigned bytes times the broadcast quads of x: tiles would be nearly empty. */
+INLINE __m512i add_lines(const int bits, __m512i total, const uint8_t *w, __m512i first,
+                         __m512i second) {
+    const __m512i line = _mm512_loadu_si512(w), low = _mm512_set1_epi8(15);
+    if (bits == 8) {
+        const __m512i flip = _mm512_set1_epi8((char)BYTE_BIAS);
+        total = _mm512_dpbusd_epi32(total, _mm512_xor_si512(line, flip), first);
+        return _mm512_dpbusd_epi32(total, _mm512_xor_si512(_mm512_loadu_si512(w + UNIT), flip),
+                                   second);
+    }
+    total = _mm512_dpbusd_epi32(total, _mm512_and_si512(line, low), first);
+    return _mm512_dpbusd_epi32(total, _mm512_and_si512(_mm512_srli_epi16(line, 4), low), second);
+}
+
+INLINE __m512i broadcast_quad(const int8_t *x) {
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+/* A group's levels in each stream: total (streams, lanes) = the plain sums. */
+INLINE void add_group(const int bits, __m512i total[W4A8_STREAMS][2],
+                      const uint8_t *const w[W4A8_STREAMS], const int8_t *x, int64_t count) {
+    const int64_t lane_bytes = TILE_BYTES * bits / 8;
+    for (int64_t at = 0; at < count / SPAN * 2 * lane_bytes; at += 2 * lane_bytes, x += SPAN) {
+        UNROLL
+        for (int lane = 0; lane < 2; lane++) {
+            for (int quad = 0; quad < QUADS / 2; quad++) {
+                const __m512i first = broadcast_quad(x + 4 * quad);
+                const __m512i second = broadcast_quad(x + 4 * quad + SPAN / 2);
+                UNROLL
+                for (int s = 0; s < W4A8_STREAMS; s++) {
+                    const uint8_t *line = w[s] + at + lane * lane_bytes + 64 * quad;
+                    __builtin_prefetch(line + W4A8_STREAM_AHEAD);
+                    if (bits == 8)
+                        __builtin_prefetch(line + UNIT + W4A8_STREAM_AHEAD);
+                    total[s][lane] = add_lines(bits, total[s][lane], line, first, second);
+                }
+            }
+        }
+    }
+}
+
+INLINE void multiply_streams(const int bits, const struct w4a8_streams *streams) {
+    const int8_t *x = streams->x;
+    memset(streams->sums, 0, W4A8_STREAMS * COLUMNS * sizeof(float));
+    for (int64_t group = 0; group < streams->groups; group++) {
+        const int64_t count = group + 1 < streams->groups ? streams->count : streams->last_count;
+        const __m512i x_sum = _mm512_set1_epi32(streams->x_sums[group]);
+        const uint8_t *w[W4A8_STREAMS];
+        __m512i total[W4A8_STREAMS][2];
+        UNROLL
+        for (int s = 0; s < W4A8_STREAMS; s++) {
+            w[s] = streams->panels[s] + group * streams->record_bytes;
+            total[s][0] = total[s][1] = _mm512_setzero_si512();
+        }
+        add_group(bits, total, w, x, count);
+        x += count;
+        UNROLL
+        for (int s = 0; s < W4A8_STREAMS; s++) {
+            const uint8_t *grid = w[s] + COLUMNS * count * bits / 8;
+            UNROLL
+            for (int lane = 0; lane < 2; lane++) {
+                float *sum = streams->sums + s * COLUMNS + TILE * lane;
+                const __m512i z = bits == 8 ? _mm512_set1_epi32(BYTE_BIAS)
+                                  : streams->has_zero_points
+                                      ? _mm512_cvtepu8_epi32(_mm_loadu_si128(
+                                            (const void *)(grid + COLUMNS * 4 + TILE * lane)))
+                                      : _mm512_set1_epi32(LEVEL_BIAS);
+                const __m512i bracket =
+                    _mm512_sub_epi32(total[s][lane], _mm512_mullo_epi32(z, x_sum));
+                _mm512_storeu_ps(sum, _mm512_fmadd_ps(_mm512_loadu_ps(grid + 64 * lane),
+                                                      _mm512_cvtepi32_ps(bracket),
+                                                      _mm512_loadu_ps(sum)));
+            }
+        }
+    }
+}
+
+static void multiply_streams4(const struct w4a8_streams *streams) {
+    multiply_streams(4, streams);
+}
+
+static void multiply_streams8(const struct w4a8_streams *streams) {
+    multiply_streams(8, streams);
+}
+
 const struct w4a8_kernel w4a8_amx = {
     .columns = COLUMNS,
     .lane_columns = TILE,
@@ -263,5 +354,6 @@ const struct w4a8_kernel w4a8_amx = {
     .end = tile_release,
     .subtracts = true,
     .multiply = {multiply_rows, multiply_rows},
+    .multiply_streams = {multiply_streams4, multiply_streams8},
     W4A8_BODY_FUNCTIONS,
 };

@@ -160,8 +160,12 @@ multiply_streams(const int bits, const struct w4a8_streams *streams) {
 #pragma GCC unroll 4
             for (int s = 0; s < W4A8_STREAMS; s++) {
 #pragma GCC unroll 3
-                for (int v = 0; v < VECTORS; v++)
-                    total[s][v] = add_span(bits, total[s][v], w[s] + 64 * v, eight);
+                for (int v = 0; v < VECTORS; v++) {
+                    const uint8_t *line = w[s] + 64 * v;
+                    if (bits == 4)
+                        __builtin_prefetch(line + W4A8_STREAM_AHEAD);
+                    total[s][v] = add_span(bits, total[s][v], line, eight);
+                }
                 w[s] += span_bytes;
             }
         }

@@ -17,7 +17,8 @@
 
 #include "kernels/w4a8.h"
 
-enum { W4A8_STREAMS = 4 };
+/* Panels that are read side by side, and how many bytes ahead memory is asked for in each. */
+enum { W4A8_STREAMS = 4, W4A8_STREAM_AHEAD = 1024 };
 
 /* Some whole groups of a panel, or a part of one group. */
 struct w4a8_block {

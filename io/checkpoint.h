@@ -57,7 +57,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "io/status.h"
+#include "io/watch.h"
 
 enum checkpoint_type {
     CHECKPOINT_F32,
@@ -144,9 +144,11 @@ bool checkpoint_part_exists(const char *output, const char *part);
  * all; fsync, rename. Groups may span parts; a dataset in two parts, or an attribute of one object
  * with different values in two, is an error. single: raw chunks are copied and the parts removed
  * after the rename. The manifest of all is sorted, so it does not depend on the parts' order. When
- * it fails the parts are untouched and nothing is under the final name. */
+ * it fails, or `watch` (may be NULL) interrupts it, the parts are untouched and nothing is under
+ * the final name. */
 enum status checkpoint_assemble(const char *output, const char *const *parts, int part_count,
-                                enum checkpoint_layout layout, struct error *error);
+                                enum checkpoint_layout layout, const struct watch *watch,
+                                struct error *error);
 
 /* Re-hash every dataset, and every object's attributes, against the manifest, through external
  * links; for each fault call report(context, path, what) (may be NULL): "differs from its

@@ -17,6 +17,7 @@ struct assembly {
     const char *output;
     const char *const *parts;
     int part_count;
+    const struct watch *watch;
     char *temporary;
     hid_t file;
     struct entry *entries;
@@ -289,8 +290,10 @@ static enum status copy_part(struct assembly *assembly, int part, struct error *
         const struct entry *entry = &assembly->entries[i];
         if (entry->part != part || entry->linked)
             continue;
-        status = entry->is_attributes ? copy_attributes(assembly, file, entry, error)
-                                      : copy_dataset(assembly, file, entry, error);
+        status = watch_check(assembly->watch, error);
+        if (status == STATUS_OK)
+            status = entry->is_attributes ? copy_attributes(assembly, file, entry, error)
+                                          : copy_dataset(assembly, file, entry, error);
     }
     H5Fclose(file);
     free(path);
@@ -359,10 +362,12 @@ static void remove_parts(const struct assembly *assembly) {
 }
 
 enum status checkpoint_assemble(const char *output, const char *const *parts, int part_count,
-                                enum checkpoint_layout layout, struct error *error) {
+                                enum checkpoint_layout layout, const struct watch *watch,
+                                struct error *error) {
     struct assembly assembly = {.output = output,
                                 .parts = parts,
                                 .part_count = part_count,
+                                .watch = watch,
                                 .file = H5I_INVALID_HID,
                                 .temporary = checkpoint_text("%s.tmp", output)};
     enum status status = assembly.temporary

@@ -36,6 +36,7 @@ struct corpus {
     size_t begin, searched; /* of the buffer: not yet given out; no newline before `searched` */
     bool at_end;            /* of the current entry's bytes */
     struct text_buffer text;
+    const struct watch *watch;
 };
 
 static bool ends_with(const char *path, const char *ending) {
@@ -273,10 +274,17 @@ static enum status next_in_file(struct corpus *corpus, struct corpus_document *d
     }
 }
 
+void corpus_set_watch(struct corpus *corpus, const struct watch *watch) {
+    corpus->watch = watch;
+}
+
 enum status corpus_next(struct corpus *corpus, struct corpus_document *document, int *found,
                         struct error *error) {
     *document = (struct corpus_document){0};
     *found = 0;
+    const enum status interrupted = watch_check(corpus->watch, error);
+    if (interrupted != STATUS_OK)
+        return interrupted;
     while (corpus->current < corpus->count) {
         enum status status = corpus->stream ? STATUS_OK : open_current(corpus, error);
         bool in_file = false;

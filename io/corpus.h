@@ -1,16 +1,16 @@
 /* Documents from .jsonl.zst (The Pile's shards), .jsonl and .txt files, streamed.
  *
- * A .jsonl line is an object with a string "text"; "meta" may be an object, a string or absent; other
- * keys are ignored. A .txt file is one document. Several zstd frames in a file are read one after the
- * other. Memory does not grow with the size of the files: it is bounded by the longest line (an error
- * beyond 256 MiB). */
+ * A .jsonl line is an object with a string "text"; "meta" may be an object, a string or absent;
+ * other keys are ignored. A .txt file is one document. Several zstd frames in a file are read one
+ * after the other. Memory does not grow with the size of the files: it is bounded by the longest
+ * line (an error beyond 256 MiB). */
 #ifndef FPTQ_IO_CORPUS_H
 #define FPTQ_IO_CORPUS_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "io/status.h"
+#include "io/watch.h"
 
 struct corpus;
 
@@ -28,6 +28,8 @@ enum status corpus_open(const char *const *patterns, int pattern_count, struct c
 int corpus_file_count(const struct corpus *corpus);
 const char *corpus_file(const struct corpus *corpus, int index);
 int64_t corpus_file_size(const struct corpus *corpus, int index);
+/* From now on corpus_next asks `watch`, which must stay. */
+void corpus_set_watch(struct corpus *corpus, const struct watch *watch);
 /* The next document; *found is 0 at the end. */
 enum status corpus_next(struct corpus *corpus, struct corpus_document *document, int *found,
                         struct error *error);

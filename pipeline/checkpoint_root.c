@@ -164,7 +164,8 @@ enum status checkpoint_root_write(const struct checkpoint_root *root, const stru
     return status;
 }
 
-enum status checkpoint_root_assemble(const struct checkpoint_root *root, struct error *error) {
+enum status checkpoint_root_assemble(const struct checkpoint_root *root, const struct watch *watch,
+                                     struct error *error) {
     static const char *const others[] = {"root", "embedding", "head", "run"};
     enum { OTHERS = sizeof others / sizeof others[0] };
     const int layers = root->model->shape.layers;
@@ -181,7 +182,7 @@ enum status checkpoint_root_assemble(const struct checkpoint_root *root, struct 
         for (int i = 0; i < layers + OTHERS; i++)
             parts[i] = names[i];
         status = checkpoint_assemble(root->config->output.checkpoint, parts, layers + OTHERS,
-                                     root->config->output.layout, error);
+                                     root->config->output.layout, watch, error);
     }
     free(names);
     free(parts);

@@ -23,6 +23,7 @@ enum status checkpoint_root_prepare(const struct config *config, const struct pl
 enum status checkpoint_root_write(const struct checkpoint_root *root, const struct mesh *mesh,
                                   struct error *error);
 /* One rank: the checkpoint of all parts. */
-enum status checkpoint_root_assemble(const struct checkpoint_root *root, struct error *error);
+enum status checkpoint_root_assemble(const struct checkpoint_root *root, const struct watch *watch,
+                                     struct error *error);
 
 #endif

@@ -32,6 +32,7 @@ struct job {
     char tokenizer_digest[65];
     struct resume resume;
     struct stop stop;
+    struct watch watch; /* of what rank 0 does alone */
     struct results results;
     struct timing timing;
     double started;
@@ -53,6 +54,13 @@ static enum status open_model(struct job *job, struct error *error) {
     return status;
 }
 
+/* While the others wait for rank 0 alone: it is alive, and a signal stops it. */
+static enum status watch_rank_0(void *context, struct error *error) {
+    struct job *job = context;
+    mesh_pulse(&job->launch.mesh);
+    return stop_check(&job->stop, 0, error);
+}
+
 static enum status sample_corpus(struct job *job, struct error *error) {
     const struct config_calibration *calibration = &job->config->calibration;
     char *json = NULL;
@@ -67,6 +75,8 @@ static enum status sample_corpus(struct job *job, struct error *error) {
     if (!status)
         status = corpus_open((const char *const *)calibration->data, calibration->data_count,
                              &corpus, error);
+    if (!status)
+        corpus_set_watch(corpus, &job->watch);
     if (!status)
         status = sample_from_corpus(corpus, tokenizer, calibration->samples,
                                     calibration->sequence_length, calibration->seed,
@@ -231,7 +241,8 @@ static enum status quantize(struct job *job, struct error *error) {
     if (!status)
         status = stop_point(job, error);
     mesh_enter(&job->launch.mesh, "assembling");
-    if (!status && job->launch.mesh.rank == 0 && !(status = checkpoint_root_assemble(&root, error)))
+    if (!status && job->launch.mesh.rank == 0 &&
+        !(status = checkpoint_root_assemble(&root, &job->watch, error)))
         resume_remove(&job->resume);
     status = mesh_agree(&job->launch.mesh, status, error);
     timing_add(&job->timing, SECTION_ASSEMBLE, &since);
@@ -285,7 +296,7 @@ enum status job_quantize(const struct config *config, const struct options *opti
                          struct error *error) {
     struct job job = {.config = config, .options = options, .started = timing_now()};
     job.resume.lock = -1;
-    stop_install_signals();
+    job.watch = (struct watch){watch_rank_0, &job};
     stop_set_deadline(&job.stop, job.started, config->run.time_limit);
     enum status status = mesh_agree(&job.launch.mesh, mesh_create(&job.launch.mesh, error), error);
     if (!status)

@@ -8,6 +8,7 @@
 #include "pipeline/job.h"
 #include "pipeline/log.h"
 #include "pipeline/options.h"
+#include "pipeline/stop.h"
 
 enum { CONFIG_LENGTH_MAX = 1 << 20 };
 
@@ -105,6 +106,8 @@ int main(int argc, char **argv) {
     }
     log_set_level(options.level);
 
+    if (options.verb == VERB_QUANTIZE)
+        stop_install_signals();
     int provided, rank;
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);

@@ -11,7 +11,9 @@
  *
  * Stalls. A rank that waits in mesh_wait, and rank 0 that waits in mesh_agree, longer than
  * stall_limit names the rank that it waits for, its layers and the phase, and ends the job
- * (MPI_Abort): a rank that hangs will not come to agree on anything. */
+ * (MPI_Abort): a rank that hangs will not come to agree on anything. The other ranks wait in
+ * mesh_agree for rank 0, which lets them know that it is alive (mesh_pulse) where it works alone or
+ * they have no part; after half as much again without a sign they end the job. */
 #ifndef FPTQ_PIPELINE_MESH_H
 #define FPTQ_PIPELINE_MESH_H
 
@@ -35,6 +37,7 @@ struct mesh {
     bool fault_sent;
     /* The watchdog: */
     double stall_limit; /* seconds that a rank may wait for another; 0: any time */
+    double last_pulse;  /* of MPI_Wtime(), rank 0's */
     const char *phase;  /* what the ranks are at, for its message */
     struct mesh_awaited {
         int rank, layer_begin, layer_end; /* whom mesh_wait waits for, and its layers */
@@ -52,6 +55,9 @@ void mesh_enter(struct mesh *mesh, const char *phase);
 /* Collective. Every rank brings its status; all return the status of the lowest rank that has a
  * fault of its own, and that rank's message is copied to *error on all ranks. */
 enum status mesh_agree(const struct mesh *mesh, enum status status, struct error *error);
+/* Rank 0 is alive, the others need not worry; nothing on other ranks, and often enough it may be
+ * called at any time. mesh_fault_pending does. */
+void mesh_pulse(struct mesh *mesh);
 /* What a rank brings that has no fault of its own but heard of one: returns STATUS_FAILED, with an
  * empty message. */
 enum status mesh_fault_heard(struct error *error);

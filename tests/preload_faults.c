@@ -1,9 +1,9 @@
 /* Preloaded into the program (LD_PRELOAD): something happens at one operation on the checkpoint's
- * files (paths with ".parts" or ".h5" in them): write, pwrite, fsync, rename, counted from 1 in
- * each process. FAULT_RANK: which rank; FAULT_AT: which operation; FAULT_KIND: "EIO", "ENOSPC"
- * (from then on every operation fails), "short" (half is written, once), "kill" (SIGKILL),
- * "reduction" (SIGKILL at the reduction of the ranges: FAULT_AT 1 before this rank takes part, 2
- * when it has). */
+ * files: write, pwrite, fsync, rename, counted from 1 in each process.
+ * FAULT_RANK: which rank. FAULT_AT: which operation. FAULT_PATH: what the files' paths have in them
+ * (".parts" or ".h5"). FAULT_KIND: "EIO", "ENOSPC" (from then on every operation fails), "short"
+ * (half is written, once), "kill" (SIGKILL), "TERM" (SIGTERM), "reduction" (SIGKILL at the
+ * reduction of the ranges: FAULT_AT 1 before this rank takes part, 2 when it has). */
 #undef _FILE_OFFSET_BITS /* both names of pwrite are defined here */
 #include <dlfcn.h>
 #include <errno.h>
@@ -21,6 +21,9 @@ enum kind { NOTHING, FAIL, SHORT };
 static long operations;
 
 static bool concerns(const char *path) {
+    const char *chosen = getenv("FAULT_PATH");
+    if (chosen)
+        return strstr(path, chosen) != NULL;
     return strstr(path, ".parts") != NULL || strstr(path, ".h5") != NULL;
 }
 
@@ -48,6 +51,11 @@ static enum kind next_operation(void) {
         return NOTHING;
     if (strcmp(kind, "kill") == 0)
         kill(getpid(), SIGKILL);
+    if (strcmp(kind, "TERM") == 0) {
+        if (operations == atol(at))
+            kill(getpid(), SIGTERM);
+        return NOTHING;
+    }
     if (strcmp(kind, "short") == 0)
         return operations == atol(at) ? SHORT : NOTHING;
     errno = strcmp(kind, "EIO") == 0 ? EIO : ENOSPC;

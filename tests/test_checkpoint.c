@@ -197,7 +197,7 @@ static const char *write_checkpoint(const char *name, enum checkpoint_layout lay
     struct error error;
     const char *output = output_path(name);
     write_parts(output, compression);
-    CHECK(checkpoint_assemble(output, part_names, PARTS, layout, &error));
+    CHECK(checkpoint_assemble(output, part_names, PARTS, layout, NULL, &error));
     return output;
 }
 
@@ -538,12 +538,12 @@ static void test_stale_and_overlapping_parts(void **state) {
         CHECK(checkpoint_part_write(part, "/g/a", CHECKPOINT_INT8, 1, &two, "ab", &error));
         CHECK(checkpoint_part_finish(part, &error));
     }
-    assert_int_equal(checkpoint_assemble(output, names, 2, CHECKPOINT_SINGLE, &error),
+    assert_int_equal(checkpoint_assemble(output, names, 2, CHECKPOINT_SINGLE, NULL, &error),
                      STATUS_FAILED);
     assert_non_null(strstr(error.message, "/g/a"));
     assert_int_not_equal(access(output, F_OK), 0);
     assert_int_not_equal(access(output_path("overlap.h5.tmp"), F_OK), 0);
-    CHECK(checkpoint_assemble(output, names, 1, CHECKPOINT_SINGLE, &error));
+    CHECK(checkpoint_assemble(output, names, 1, CHECKPOINT_SINGLE, NULL, &error));
     expect_faults(output, "");
 }
 

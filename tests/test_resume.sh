@@ -53,6 +53,27 @@ for name in USR1 TERM INT; do
     finish_run "after SIG$name"
 done
 
+# --- signals while rank 0 works alone: sampling, assembling
+awk 'BEGIN { for (i = 0; i < 400000; i++) print "{\"text\": \"line " i " of many that are read and shuffled\"}" }' >text.jsonl
+start 2 --set 'calibration.data=["text.jsonl"]' --set calibration.samples=20000
+await_that grep -q "5 layers" log
+sleep 0.3
+begin=$SECONDS
+signal TERM
+await
+{ [ "$status" = 75 ] && [ ! -e out.parts/fingerprint.state ] && [ $((SECONDS - begin)) -lt 10 ]; } ||
+    fail "SIGTERM while sampling: status $status after $((SECONDS - begin)) s"
+rm -rf text.jsonl out.h5 out.parts
+if [ "$faults" != none ]; then
+    PRELOAD=$faults FAULT_RANK=0 FAULT_PATH=out.h5.tmp FAULT_AT=50 FAULT_KIND=TERM run 2
+    { [ "$status" = 75 ] && [ ! -e out.h5.tmp ]; } || fail "SIGTERM while assembling: status $status"
+    check_final "SIGTERM while assembling"
+    run 2
+    grep -q "5 of 5 layers" log || fail "SIGTERM while assembling: layers are lost"
+    check_finished "after SIGTERM while assembling"
+    echo "while sampling and assembling: status 75"
+fi
+
 # --- the time limit; another configuration; --restart; a damaged state
 run 2 --set run.time_limit=1
 [ "$status" = 75 ] || [ "$milliseconds" -lt 1500 ] || fail "time_limit: status $status"
@@ -128,22 +149,34 @@ await
 { [ "$second" = 1 ] && grep -q "another run is writing" second.log; } || { cp second.log log; fail "a second run: status $second"; }
 rm -rf out.h5 out.parts
 
-start 3 --set run.stages=3 --set run.stall_limit=2
-await_ranks 3
-until [ -e out.parts/fingerprint.state ] || ! kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
-sleep 0.3
-signal STOP 1
-begin=$(date +%s)
-await
-seconds=$(($(date +%s) - begin))
-if [ "$status" = 0 ]; then
-    echo "the stalled run had ended"
-else
-    { grep -q "waited 2 s for rank 1, which has layers . to ., in" log && [ $seconds -lt 30 ]; } || fail "a stalled rank: status $status after $seconds s"
-    echo "a stalled rank: $(grep -m1 'has waited' log)"
-fi
-rm -f out.h5
-finish_run "after a stall"
+# stall RANKS VICTIM MESSAGE ARGUMENT ...: VICTIM stops for good when calibration has begun.
+stall() {
+    local ranks=$1 victim=$2 message=$3 begin seconds
+    shift 3
+    start "$ranks" --set run.stall_limit=2 "$@"
+    await_ranks "$ranks"
+    await_that [ -e out.parts/fingerprint.state ]
+    sleep 0.3
+    signal STOP "$victim"
+    begin=$SECONDS
+    await
+    seconds=$((SECONDS - begin))
+    if [ "$status" = 0 ]; then
+        echo "the stalled run had ended"
+    else
+        { grep -q "$message" log && [ $seconds -lt 30 ]; } || fail "a stalled rank: status $status after $seconds s"
+        echo "a stalled rank: $(grep -m1 'has waited' log)"
+    fi
+    rm -f out.h5
+    finish_run "after a stall"
+}
+stall 3 1 "waited 2 s for rank 1, which has layers . to ., in" --set run.stages=3
+stall 2 0 "rank 1 has waited 3 s for rank 0, which has layers 0 to 4, in" --set run.stages=1 --set run.replicas=2
+stall 3 2 "rank 0 has waited 2 s for rank 2 in" --set run.stages=2 --set run.replicas=1
+# Ranks that have no part wait for as long as it takes.
+run 3 --set run.stages=1 --set run.replicas=1 --set run.stall_limit=3 --set calibration.samples=$((samples * 2))
+[ "$status" = 0 ] || fail "ranks without work: status $status"
+rm -rf out.h5 out.parts
 
 echo "$checked resumed runs checked, $failed failed"
 [ "$failed" = 0 ]

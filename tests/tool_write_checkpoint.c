@@ -47,7 +47,7 @@ static enum status write_checkpoint(const char *output, enum checkpoint_compress
         else
             checkpoint_part_abandon(part);
     }
-    return status == STATUS_OK ? checkpoint_assemble(output, names, 2, layout, error) : status;
+    return status == STATUS_OK ? checkpoint_assemble(output, names, 2, layout, NULL, error) : status;
 }
 
 int main(int count, char **arguments) {

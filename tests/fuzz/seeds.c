@@ -215,7 +215,7 @@ static void write_checkpoints(void) {
         checkpoint_part_attribute_text(part, "/m/a", "input_policy", "static", &error) ||
         checkpoint_part_attribute_integer(part, "/m/a", "group_size", 128, &error) ||
         checkpoint_part_finish(part, &error) ||
-        checkpoint_assemble(path, &name, 1, CHECKPOINT_SINGLE, &error)) {
+        checkpoint_assemble(path, &name, 1, CHECKPOINT_SINGLE, NULL, &error)) {
         fprintf(stderr, "%s\n", error.message);
         exit(1);
     }

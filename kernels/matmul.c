@@ -138,6 +138,7 @@ struct product {
     int64_t fetch_rows;        /* that a tile has fetched at most */
     int64_t m_blocks;
     int parts;
+    bool far; /* see store of matmul_kernel */
     struct team *team;
 };
 
@@ -305,7 +306,7 @@ static void multiply_step(const struct product *product, const struct step *step
         direct = direct && !kernel->tiled;
         if (kernel->tiled && is_last_of_rows(product, step))
             kernel->store(product->y + m * product->y_stride + step->n, product->y_stride, tile.sum,
-                          step->rows, minimum(width, block.m_end - m));
+                          step->rows, minimum(width, block.m_end - m), product->far);
     }
     if (!next->direct && next->rows > 0)
         load_rows(product, next, buffers->next_panel, loaded, kernel->panel_rows);
@@ -331,7 +332,7 @@ static void run_items(const struct product *product, int64_t begin, int64_t end,
         if (next.item != step.item && !kernel->tiled) {
             const struct block block = block_at(product, step.item);
             kernel->store(product->y + block.m * product->y_stride + block.n, product->y_stride,
-                          buffers.sum, block.n_end - block.n, block.m_end - block.m);
+                          buffers.sum, block.n_end - block.n, block.m_end - block.m, product->far);
         }
         if (!next.direct) { /* a panel that is written over and over stays in the nearest cache */
             char *used = buffers.panel;
@@ -384,6 +385,7 @@ static struct product begin_product(float *y, int64_t y_stride, const struct mat
         .fetch_rows = near || kernel->fetch_rows == 0 ? kernel->panel_rows : kernel->fetch_rows,
         .m_blocks = (packed->rows + MATMUL_SUM_COLUMNS - 1) / MATMUL_SUM_COLUMNS,
         .parts = !is_int4 && weight->type == NUMBER_F16 && kernel->element == NUMBER_BF16 ? 2 : 1,
+        .far = packed->rows * weight->rows * (int64_t)sizeof *y >= MATMUL_FAR_BYTES,
         .team = team,
     };
 }

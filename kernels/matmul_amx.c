@@ -131,8 +131,9 @@ static void load(void *panel_row, const void *w, enum number_type type, int64_t 
 }
 
 /* Past the caches where whole lines can be written. */
-static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns) {
-    const bool stream = (uintptr_t)y % 64 == 0 && y_stride % 16 == 0;
+static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns,
+                  bool far) {
+    const bool stream = far && (uintptr_t)y % 64 == 0 && y_stride % 16 == 0;
     for (int64_t n = 0; n < rows; n += TILE) {
         for (int64_t m = 0; m < columns; m += TILE) {
             const float *tile = sum + (n / TILE * 2 + m / TILE) * TILE * TILE;

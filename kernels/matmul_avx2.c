@@ -165,7 +165,9 @@ static inline __attribute__((always_inline)) void multiply(const int rows, const
 MULTIPLY(12, 1)
 MULTIPLY(6, 2)
 
-static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns) {
+static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns,
+                  bool far) {
+    (void)far;
     for (int64_t m = 0; m < columns; m += VECTOR) {
         for (int64_t n = 0; n < rows; n += VECTOR) {
             const __m256i mask = mask8(rows - n);

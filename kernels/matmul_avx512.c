@@ -118,7 +118,9 @@ MULTIPLY(12, 2)
 MULTIPLY(6, 3)
 MULTIPLY(6, 4)
 
-static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns) {
+static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns,
+                  bool far) {
+    (void)far;
     vector_transpose_f32(y, y_stride, sum, MATMUL_SUM_STRIDE, rows, columns, false);
 }
 

@@ -18,6 +18,7 @@ enum {
     MATMUL_BLOCK_ROWS = 512,                     /* W rows whose sums are kept at once, at most */
     MATMUL_AHEAD_ROWS = 4,                       /* rows that a micro-kernel fetches, at most */
     MATMUL_K_BLOCK = 1024,                       /* k of a panel, at most */
+    MATMUL_FAR_BYTES = 2 << 20,                  /* y of this size does not stay in the cache */
     MATMUL_PANEL_BYTES = 52 * 1024,              /* of a panel, at most */
 };
 
@@ -72,8 +73,9 @@ struct matmul_kernel {
                  enum matmul_part part);
     void (*multiply[4])(const struct matmul_tile *tile); /* [vectors - 1] */
     /* y (columns, rows; row stride) = sum (rows, columns; row stride MATMUL_SUM_STRIDE; or those of
-     * one tile) transposed. */
-    void (*store)(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns);
+     * one tile) transposed. far: all of y is so large that it does not stay in the cache. */
+    void (*store)(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns,
+                  bool far);
 };
 
 /* Dequantize weights k .. k + count - 1 of row `row` into `values`, numbers of `element`, rounded

@@ -64,7 +64,9 @@ MULTIPLY(2)
 MULTIPLY(3)
 MULTIPLY(4)
 
-static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns) {
+static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, int64_t columns,
+                  bool far) {
+    (void)far;
     for (int64_t m = 0; m < columns; m++)
         for (int64_t n = 0; n < rows; n++)
             y[m * y_stride + n] = sum[n * MATMUL_SUM_STRIDE + m];

@@ -3,9 +3,9 @@
 #include "kernels/vector_avx512.h"
 
 enum {
-    PANEL_ROWS = 24,
+    PANEL_ROWS = 48,
     VECTOR = 16,
-    K_BLOCK = 512,
+    K_BLOCK = 256,
     PANEL_STRIDE = (K_BLOCK + VECTOR) * sizeof(float)
 };
 _Static_assert(PANEL_ROWS *PANEL_STRIDE <= MATMUL_PANEL_BYTES, "a panel fits the scratch");
@@ -133,7 +133,8 @@ const struct matmul_kernel matmul_avx512 = {
     .k_block = K_BLOCK,
     .panel_stride = PANEL_STRIDE,
     .panel_rows = PANEL_ROWS,
-    .block_rows = 48,
+    .block_rows = 5 * PANEL_ROWS,
+    .near_bytes = 1 << 20,
     .tile_rows = {12, 12, 6, 6},
     .ahead_rows = 2,
     .pack = pack,

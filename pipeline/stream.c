@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "io/scratch.h"
 #include "pipeline/progress.h"
 
 enum { RING = 3, TAG_HIDDEN = 1 };
@@ -11,10 +12,13 @@ enum { RING = 3, TAG_HIDDEN = 1 };
 struct stream {
     struct mesh *mesh;
     const struct stream_work *work;
-    struct stream_chunk *chunks; /* (count) of this replica, in order */
-    int64_t count, tokens;
-    float *hidden[RING]; /* (chunk_tokens, width) */
-    int32_t *ids;        /* (chunk_tokens), on the first stage */
+    int passes;
+    struct stream_chunk *chunks; /* (count) of this replica, in order, once for each pass */
+    int64_t count, tokens;       /* each token once */
+    int64_t wave_chunks;         /* of the largest wave */
+    struct scratch kept;         /* (wave_chunks, chunk_tokens, width) between passes */
+    float *hidden[RING];         /* (chunk_tokens, width) */
+    int32_t *ids;                /* (chunk_tokens), on the first stage */
     MPI_Request receive[RING], send[RING];
 };
 
@@ -38,25 +42,66 @@ static int64_t first_position(const struct stream_sequence *sequence,
     return position;
 }
 
-/* The chunks of this replica; with `chunks` NULL they are only counted. */
+/* The chunks of a sequence, whose replica worked on `before` just before; with `chunks` NULL they
+ * are only counted. */
+static void list_sequence(struct stream *stream, struct stream_chunk *chunks, int64_t index,
+                          const struct stream_sequence *before, int64_t wave_begin) {
+    const struct stream_work *work = stream->work;
+    const struct stream_sequence *sequence = &work->sequences[index];
+    const int64_t length = length_of(sequence);
+    for (int64_t at = first_position(sequence, before), taken; at < length; at += taken) {
+        taken = length - at < work->chunk_tokens ? length - at : work->chunk_tokens;
+        if (chunks)
+            chunks[stream->count] = (struct stream_chunk){
+                .sequence = index,
+                .position = at,
+                .tokens = taken,
+                .last = at + taken == length,
+                .leaves = stream->passes == 1,
+                .place = stream->count - wave_begin,
+            };
+        stream->count++;
+        stream->tokens += taken;
+    }
+}
+
+/* The first pass of a wave stands in chunks [begin, count): add the others. */
+static void repeat_wave(struct stream *stream, struct stream_chunk *chunks, int64_t begin) {
+    const int64_t count = stream->count - begin;
+    stream->wave_chunks = count > stream->wave_chunks ? count : stream->wave_chunks;
+    for (int pass = 1; pass < stream->passes; pass++)
+        for (int64_t i = 0; i < count; i++, stream->count++)
+            if (chunks) {
+                chunks[stream->count] = chunks[begin + i];
+                chunks[stream->count].pass = pass;
+                chunks[stream->count].leaves = pass + 1 == stream->passes;
+            }
+}
+
 static void list_chunks(struct stream *stream, struct stream_chunk *chunks) {
     const struct stream_work *work = stream->work;
     const struct stream_sequence *before = NULL;
+    int64_t wave_begin = 0, in_wave = 0;
     stream->count = stream->tokens = 0;
     for (int64_t i = 0; i < work->count; i++) {
         const struct stream_sequence *sequence = &work->sequences[i];
         if (sequence->group % stream->mesh->replicas != stream->mesh->replica)
             continue;
-        const int64_t length = length_of(sequence);
-        for (int64_t at = first_position(sequence, before), taken; at < length; at += taken) {
-            taken = length - at < work->chunk_tokens ? length - at : work->chunk_tokens;
-            if (chunks)
-                chunks[stream->count] = (struct stream_chunk){i, at, taken, at + taken == length};
-            stream->count++;
-            stream->tokens += taken;
-        }
+        list_sequence(stream, chunks, i, before, wave_begin);
         before = sequence;
+        if (stream->passes == 1 || ++in_wave < work->waves.sequences)
+            continue;
+        repeat_wave(stream, chunks, wave_begin);
+        before = NULL; /* other layers' keys and values came after its own */
+        wave_begin = stream->count;
+        in_wave = 0;
     }
+    if (in_wave)
+        repeat_wave(stream, chunks, wave_begin);
+}
+
+static size_t chunk_bytes(const struct stream *stream) {
+    return (size_t)(stream->work->chunk_tokens * stream->work->width) * sizeof(float);
 }
 
 static enum status stream_open(struct stream *stream, struct error *error) {
@@ -64,7 +109,7 @@ static enum status stream_open(struct stream *stream, struct error *error) {
     bool complete = true;
     for (int i = 0; i < RING; i++) {
         stream->receive[i] = stream->send[i] = MPI_REQUEST_NULL;
-        stream->hidden[i] = malloc((size_t)(work->chunk_tokens * work->width) * sizeof(float));
+        stream->hidden[i] = malloc(chunk_bytes(stream));
         complete &= stream->hidden[i] != NULL;
     }
     stream->ids = malloc((size_t)work->chunk_tokens * sizeof *stream->ids);
@@ -74,12 +119,16 @@ static enum status stream_open(struct stream *stream, struct error *error) {
         return error_set(error, STATUS_FAILED, "no memory for microbatches (rank %d)",
                          stream->mesh->rank);
     list_chunks(stream, stream->chunks);
-    return STATUS_OK;
+    return stream->passes == 1 ? STATUS_OK
+                               : scratch_create(work->waves.folder,
+                                                (size_t)stream->wave_chunks * chunk_bytes(stream),
+                                                &stream->kept, error);
 }
 
 static void stream_close(struct stream *stream) {
     for (int i = 0; i < RING; i++)
         free(stream->hidden[i]);
+    scratch_close(&stream->kept);
     free(stream->ids);
     free(stream->chunks);
 }
@@ -94,7 +143,7 @@ static void stream_progress(void *context) {
 }
 
 static void post_receive(struct stream *stream, int64_t k) {
-    if (k >= stream->count || stream->mesh->stage == 0)
+    if (k >= stream->count || stream->mesh->stage == 0 || stream->chunks[k].pass)
         return;
     MPI_Irecv(stream->hidden[k % RING], (int)(stream->chunks[k].tokens * stream->work->width),
               MPI_FLOAT, stream->mesh->rank - 1, TAG_HIDDEN, MPI_COMM_WORLD,
@@ -108,34 +157,71 @@ static bool wait_for(struct stream *stream, int rank, MPI_Request *request) {
     return mesh_wait(stream->mesh, request);
 }
 
-static enum status pass_chunk(struct stream *stream, int64_t k, struct timing *timing,
+/* Where the chunk comes from: the stage before, or the pass before. */
+static enum status take_chunk(struct stream *stream, int64_t k, struct timing *timing,
                               struct error *error) {
     const struct mesh *mesh = stream->mesh;
-    const struct stream_work *work = stream->work;
+    const struct stream_waves *waves = &stream->work->waves;
     const struct stream_chunk *chunk = &stream->chunks[k];
     const int slot = (int)(k % RING), next = (int)((k + 1) % RING);
+    enum status status = STATUS_OK;
     double since = timing_now();
+    if (stream->passes > 1 && (k == 0 || chunk->pass != stream->chunks[k - 1].pass))
+        status = waves->enter(stream->work->context, chunk->pass, error);
+    timing_add(timing, SECTION_LOAD, &since);
+    if (status)
+        return status;
     if (!wait_for(stream, mesh->rank - 1, &stream->receive[slot]) ||
         !wait_for(stream, mesh->rank + 1, &stream->send[next]))
         return mesh_fault_heard(error);
     post_receive(stream, k + 1);
+    if (chunk->pass)
+        status = scratch_read(&stream->kept, (size_t)chunk->place * chunk_bytes(stream),
+                              stream->hidden[slot], chunk_bytes(stream), error);
     timing_add(timing, SECTION_WAIT, &since);
-    for (int64_t i = 0; mesh->stage == 0 && i < chunk->tokens; i++)
+    return status;
+}
+
+/* Where it goes: to the next stage, or to the next pass. */
+static enum status give_chunk(struct stream *stream, int64_t k, struct error *error) {
+    const struct mesh *mesh = stream->mesh;
+    const struct stream_chunk *chunk = &stream->chunks[k];
+    const int slot = (int)(k % RING);
+    if (!chunk->leaves)
+        return scratch_write(&stream->kept, (size_t)chunk->place * chunk_bytes(stream),
+                             stream->hidden[slot], chunk_bytes(stream), error);
+    if (mesh->stage + 1 < mesh->stages)
+        MPI_Isend(stream->hidden[slot], (int)(chunk->tokens * stream->work->width), MPI_FLOAT,
+                  mesh->rank + 1, TAG_HIDDEN, MPI_COMM_WORLD, &stream->send[slot]);
+    return STATUS_OK;
+}
+
+static enum status pass_chunk(struct stream *stream, int64_t k, struct timing *timing,
+                              struct error *error) {
+    const struct stream_work *work = stream->work;
+    const struct stream_chunk *chunk = &stream->chunks[k];
+    const bool begins = stream->mesh->stage == 0 && chunk->pass == 0;
+    enum status status = take_chunk(stream, k, timing, error);
+    if (status)
+        return status;
+    double since = timing_now();
+    for (int64_t i = 0; begins && i < chunk->tokens; i++)
         stream->ids[i] = stream_token(&work->sequences[chunk->sequence], chunk->position + i);
     const struct stage_hook hook = {stream_progress, stream};
-    const enum status status =
-        work->visit(work->context, chunk, mesh->stage == 0 ? stream->ids : NULL,
-                    stream->hidden[slot], &hook, error);
+    status = work->visit(work->context, chunk, begins ? stream->ids : NULL,
+                         stream->hidden[k % RING], &hook, error);
     timing_add(timing, SECTION_COMPUTE, &since);
-    if (!status && mesh->stage + 1 < mesh->stages)
-        MPI_Isend(stream->hidden[slot], (int)(chunk->tokens * work->width), MPI_FLOAT,
-                  mesh->rank + 1, TAG_HIDDEN, MPI_COMM_WORLD, &stream->send[slot]);
+    if (!status)
+        status = give_chunk(stream, k, error);
+    timing_add(timing, SECTION_WAIT, &since);
     return status;
 }
 
 static enum status pass_chunks(struct stream *stream, struct timing *timing, struct error *error) {
     const int replicas = stream->mesh->replicas;
     const struct stream_work *work = stream->work;
+    /* Through some of the layers: that part of a token. */
+    const double share = (double)replicas / stream->passes;
     struct progress *progress = progress_create(work->label, "tokens", stream->tokens * replicas);
     post_receive(stream, 0);
     enum status status = STATUS_OK;
@@ -147,7 +233,7 @@ static enum status pass_chunks(struct stream *stream, struct timing *timing, str
         if (!status && mesh_fault_pending(stream->mesh))
             status = mesh_fault_heard(error);
         done += stream->chunks[k].tokens;
-        progress_update(progress, done * replicas);
+        progress_update(progress, (int64_t)((double)done * share));
     }
     double since = timing_now();
     for (int i = 0; !status && i < RING; i++)
@@ -165,7 +251,8 @@ static enum status pass_chunks(struct stream *stream, struct timing *timing, str
 enum status stream_run(struct mesh *mesh, const struct stream_work *work, struct timing *timing,
                        int64_t *tokens, struct error *error) {
     const bool works = mesh->stage >= 0;
-    struct stream stream = {.mesh = mesh, .work = work};
+    struct stream stream = {
+        .mesh = mesh, .work = work, .passes = work->waves.passes > 1 ? work->waves.passes : 1};
     enum status status = works ? stream_open(&stream, error) : STATUS_OK;
     status = mesh_agree(mesh, status, error);
     if (!status) {

@@ -1,6 +1,10 @@
 /* The stream: sequences of tokens pass through the stages in chunks, so that a stage works on one
  * chunk while the stage before it works on the next. Calibration and evaluation both are visitors
- * of it. */
+ * of it.
+ *
+ * Waves. A stage that cannot hold all its layers lets the chunks of a wave of sequences pass
+ * several times, each time through other layers: their weights are loaded once for a wave, not for
+ * a chunk. In between the hidden states are kept in memory or in a scratch file. */
 #ifndef FPTQ_PIPELINE_STREAM_H
 #define FPTQ_PIPELINE_STREAM_H
 
@@ -21,7 +25,19 @@ struct stream_sequence {
 
 struct stream_chunk {
     int64_t sequence, position, tokens;
-    bool last; /* of its sequence */
+    bool last;     /* of its sequence */
+    int pass;      /* how often it has passed through this stage before */
+    bool leaves;   /* it does not pass again */
+    int64_t place; /* among the chunks of its wave */
+};
+
+/* What a stage does in waves; the same `sequences` on all ranks. */
+struct stream_waves {
+    int passes; /* of a chunk through this stage; 0, 1: all layers at once, the rest unused */
+    int64_t sequences;  /* of a replica in a wave */
+    const char *folder; /* of the scratch file for hidden states; NULL: they stay in memory */
+    /* Before a pass's first chunk: load its layers. */
+    enum status (*enter)(void *context, int pass, struct error *error);
 };
 
 /* Token `position` of a sequence. */
@@ -32,11 +48,14 @@ struct stream_work {
     int64_t count, chunk_tokens;
     int64_t width;     /* floats that pass from stage to stage for each token */
     const char *label; /* for the progress */
+    struct stream_waves waves;
     /* Let a chunk pass through this stage: hidden f32 (tokens of the chunk, width) is changed in
-     * place. ids: the chunk's, on the first stage, where hidden is undefined; else NULL. */
+     * place. ids: the chunk's, on its first pass through the first stage, where hidden is
+     * undefined; else NULL. */
     enum status (*visit)(void *context, const struct stream_chunk *chunk, const int32_t *ids,
                          float *hidden, const struct stage_hook *hook, struct error *error);
-    /* After a chunk was passed on, which took `seconds` with all waiting; NULL: nothing to do. */
+    /* After a chunk was passed on or kept, which took `seconds` with all waiting; NULL: nothing to
+     * do. */
     enum status (*passed)(void *context, const struct stream_chunk *chunk, double seconds,
                           struct error *error);
     void *context;

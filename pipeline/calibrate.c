@@ -83,6 +83,20 @@ static enum status visit(void *context, const struct stream_chunk *chunk, const 
     return status || !hessians ? status : hessians_check(hessians, error);
 }
 
+/* In waves: the layers of a pass. */
+static enum status enter_pass(void *context, int pass, struct error *error) {
+    const struct pass *work = context;
+    struct stage *stage = work->calibration->stage;
+    const int layers = stage->layer_end - stage->layer_begin;
+    const int passes = plan_stage_passes(work->calibration->plan, layers);
+    const int begin = stage->layer_begin + plan_stage_begin(layers, passes, pass);
+    const int end = stage->layer_begin + plan_stage_begin(layers, passes, pass + 1);
+    const enum status status = stage_hold(stage, begin, end, error);
+    if (!status && pass + 1 < passes)
+        stage_prefetch(stage, end, stage->layer_begin + plan_stage_begin(layers, passes, pass + 2));
+    return status;
+}
+
 /* Is a window done, is it time to save, is it time to stop? */
 static enum status keep_state(void *context, const struct stream_chunk *chunk, double seconds,
                               struct error *error) {
@@ -93,7 +107,7 @@ static enum status keep_state(void *context, const struct stream_chunk *chunk, d
         pass->longest = seconds;
     enum status status = STATUS_OK;
     double margin = 2 * pass->longest;
-    if (chunk->last) {
+    if (chunk->last && chunk->leaves) {
         resume_mark(resume, resume->todo[chunk->sequence]);
         status = resume_save_when_due(resume, pass->maxima, error);
         if (!status)
@@ -128,12 +142,22 @@ static enum status run_stream(struct pass *pass, struct error *error) {
                    sequences ? STATUS_OK
                              : error_set(error, STATUS_FAILED, "no memory for the list of windows"),
                    error);
+    const struct stream_waves waves = {
+        .passes = mesh->stage < 0
+                      ? 1
+                      : plan_stage_passes(calibration->plan, calibration->stage->layer_end -
+                                                                 calibration->stage->layer_begin),
+        .sequences = calibration->plan->wave,
+        .folder = calibration->scratch,
+        .enter = enter_pass,
+    };
     const struct stream_work work = {
         .sequences = sequences,
         .count = calibration->resume->todo_count,
         .chunk_tokens = calibration->plan->chunk_tokens,
         .width = mesh->stage >= 0 ? calibration->stage->model->shape.hidden : 0,
         .label = "calibrate",
+        .waves = waves,
         .visit = visit,
         .passed = keep_state,
         .context = pass,

@@ -15,7 +15,8 @@
 struct calibration {
     struct mesh *mesh;
     const struct plan *plan;
-    struct stage *stage;
+    struct stage *stage; /* all layers held, or none where the plan has waves */
+    const char *scratch; /* folder of the scratch file; NULL: hidden states stay in memory */
     const struct sample_windows *windows;
     struct resume *resume;      /* its todo: the windows to pass; the state is saved now and then */
     struct site_sample *sample; /* its rows are taken on the way; without tokens: none */

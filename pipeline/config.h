@@ -26,6 +26,7 @@ enum policy_rule {
 };
 enum clip_rule { CLIP_NONE, CLIP_MSE, CLIP_OUTPUT };
 enum static_scale_rule { STATIC_SCALE_MAXIMUM, STATIC_SCALE_LEAST_SQUARES };
+enum spill_rule { SPILL_AUTO, SPILL_NEVER, SPILL_ALWAYS };
 enum rounding_rule { ROUNDING_NEAREST, ROUNDING_GPTQ };
 enum evaluation_bos { EVALUATION_BOS_AUTO, EVALUATION_BOS_ALWAYS, EVALUATION_BOS_NEVER };
 enum run_precision { PRECISION_AUTO, PRECISION_BF16, PRECISION_F32 };
@@ -85,8 +86,11 @@ struct config_evaluation {
 
 struct config_run {
     int threads, stages, replicas; /* 0: automatic */
-    int64_t memory_limit;          /* bytes for each host; 0: automatic */
-    char isa[16];                  /* a name of kernels/path.h; "": automatic */
+    int layers_held;               /* in a rank's memory at once; 0: automatic */
+    int64_t wave;                  /* windows of a wave; 0: automatic */
+    enum spill_rule spill;
+    int64_t memory_limit; /* bytes for each host; 0: automatic */
+    char isa[16];         /* a name of kernels/path.h; "": automatic */
     enum run_precision precision;
     int64_t time_limit;  /* seconds; 0: none */
     int64_t stall_limit; /* seconds; 0: none */

@@ -16,6 +16,7 @@ static const char *const rounding_words[] = {"nearest", "gptq", NULL};
 static const char *const layout_words[] = {"single", "sharded", NULL};
 static const char *const compression_words[] = {"none", "zstd", NULL};
 static const char *const bos_words[] = {"auto", "always", "never", NULL};
+static const char *const spill_words[] = {"auto", "never", "always", NULL};
 static const char *const precision_words[] = {"auto", "bf16", "f32", NULL};
 static const char *const isa_words[] = {"auto",        "portable", "avx2", "avx512",
                                         "avx512-bf16", "amx",      NULL};
@@ -143,6 +144,12 @@ static const struct config_key keys[] = {
      .help = "copies of the pipeline, each with a share of the data; 0: planned"},
     {"run", "memory_limit", CONFIG_BYTES, FIELD(run.memory_limit), "0", 0, 0x1p60,
      .help = "memory to use on each host; 0: what the host or job has"},
+    {"run", "layers_held", CONFIG_INTEGER, FIELD(run.layers_held), "0", 0, 65536,
+     .help = "layers in a rank's memory at once; 0: all of its stage if they fit, else planned"},
+    {"run", "wave", CONFIG_INTEGER, FIELD(run.wave), "0", 0, 1e7,
+     .help = "windows that pass through the layers held before the next are loaded; 0: planned"},
+    {"run", "spill", CONFIG_CHOICE, FIELD(run.spill), "\"auto\"", .choices = spill_words,
+     .help = "never, always: a wave's hidden states in memory, in a file beside the checkpoint"},
     {"run", "isa", CONFIG_WORD, FIELD(run.isa), "\"auto\"", .choices = isa_words,
      .help = "instructions to use; auto: the best that all ranks have"},
     {"run", "precision", CONFIG_CHOICE, FIELD(run.precision), "\"auto\"",

@@ -1,5 +1,7 @@
 /* The main job: open, plan, sample, load, calibrate, quantize, assemble, report. Every phase ends
  * with the ranks agreeing that all is well. */
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -167,24 +169,36 @@ static enum status take_up(struct job *job, struct error *error) {
     return status ? status : resume_open(&job->resume, &run, job->maxima, keep_result, job, error);
 }
 
+/* All layers of the stage, or in waves room for some. */
+static enum status load(struct job *job, struct error *error) {
+    const struct launch *launch = &job->launch;
+    const struct plan *plan = &launch->plan;
+    const int layers = launch->layer_end - launch->layer_begin;
+    if (plan_stage_passes(plan, layers) <= 1)
+        return stage_load(&job->model, NULL, &launch->compute, launch->layer_begin,
+                          launch->layer_end, plan->chunk_tokens, plan->sequence_length,
+                          job->config->run.precision, &job->stage, error);
+    return stage_open(&job->model, &launch->compute, launch->layer_begin, launch->layer_end,
+                      plan->layers_held, plan->chunk_tokens, plan->sequence_length,
+                      job->config->run.precision, &job->stage, error);
+}
+
 static enum status calibrate(struct job *job, struct error *error) {
     if (job->resume.todo_count == 0)
         return STATUS_OK;
     double since = timing_now();
+    const char *output = job->config->output.checkpoint;
+    char parts[PATH_MAX];
+    snprintf(parts, sizeof parts, "%.*s.parts", (int)strlen(output) - 3, output);
     mesh_enter(&job->launch.mesh, "loading");
-    enum status status =
-        mesh_agree(&job->launch.mesh,
-                   stage_load(&job->model, NULL, &job->launch.compute, job->launch.layer_begin,
-                              job->launch.layer_end, job->launch.plan.chunk_tokens,
-                              job->launch.plan.sequence_length, job->config->run.precision,
-                              &job->stage, error),
-                   error);
+    enum status status = mesh_agree(&job->launch.mesh, load(job, error), error);
     timing_add(&job->timing, SECTION_LOAD, &since);
     mesh_enter(&job->launch.mesh, "calibration");
     const struct calibration calibration = {
         .mesh = &job->launch.mesh,
         .plan = &job->launch.plan,
         .stage = &job->stage,
+        .scratch = job->launch.plan.spills ? parts : NULL,
         .windows = &job->windows,
         .resume = &job->resume,
         .sample = &job->sample,

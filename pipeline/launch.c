@@ -52,17 +52,25 @@ enum status launch_plan(struct launch *launch, const struct model *model,
     int64_t memory = memory_available();
     MPI_Allreduce(MPI_IN_PLACE, &threads, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
     MPI_Allreduce(MPI_IN_PLACE, &memory, 1, MPI_INT64_T, MPI_MIN, MPI_COMM_WORLD);
+    struct config within = *config; /* a view: it owns nothing */
+    if (within.run.memory_limit)
+        memory = within.run.memory_limit;
     memory -= outside * ((mesh->size + mesh->hosts - 1) / mesh->hosts);
+    within.run.memory_limit = memory > 0 ? memory : 1;
     const struct plan_rates rates = plan_rates_typical(launch->compute.path);
     enum status status = mesh_agree(mesh,
-                                    plan_make(model, config, mesh->size, mesh->hosts, threads,
-                                              memory > 0 ? memory : 1, &rates, needs, plan, error),
+                                    plan_make(model, &within, mesh->size, mesh->hosts, threads,
+                                              within.run.memory_limit, &rates, needs, plan, error),
                                     error);
     if (!status)
         status = mesh_agree(mesh, mesh_arrange(mesh, plan, error), error);
     if (status)
         return status;
     mesh->layers = model->shape.layers;
+    /* A stage waits for the one before it while that has passes to make through its layers: twice
+     * the time of a wave, since it is an estimate. */
+    if (mesh->stall_limit > 0)
+        mesh->stall_limit += 2 * plan->seconds_wave;
     if (mesh->stage >= 0) {
         launch->layer_begin = plan_stage_begin(model->shape.layers, plan->stages, mesh->stage);
         launch->layer_end = plan_stage_begin(model->shape.layers, plan->stages, mesh->stage + 1);
@@ -83,6 +91,11 @@ void launch_log(const struct launch *launch, const struct model *model,
         "%s: %s, %d layers; %d rank(s) as %d stage(s) x %d replica(s), %d thread(s) each, path %s",
         config->model.path, model->shape.model_type, model->shape.layers, launch->mesh.size,
         plan->stages, plan->replicas, plan->threads, kernel_path_name(launch->compute.path));
+    if (plan->wave)
+        log_info("layers do not all fit into memory: %d at once, waves of %lld window(s), hidden "
+                 "states in %s",
+                 plan->layers_held, (long long)plan->wave,
+                 plan->spills ? "a scratch file" : "memory");
     const int idle = launch->mesh.size - plan->stages * plan->replicas;
     if (idle)
         log_warning("%d of %d ranks have no work: stages x replicas is %d", idle, launch->mesh.size,

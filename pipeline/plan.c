@@ -8,6 +8,7 @@
 #include "pipeline/log.h"
 #include "pipeline/memory.h"
 #include "pipeline/method.h"
+#include "pipeline/plan_internal.h"
 #include "pipeline/site_sample.h"
 #include "pipeline/stage.h"
 #include "pipeline/weights.h"
@@ -54,26 +55,43 @@ int64_t plan_layer_bytes(const struct model *model, int layer, enum run_precisio
     return bytes;
 }
 
-/* Hessians, and what a site's factor and the threads' batches take when calibration's own is gone.
- */
-static int64_t estimate_gptq(const struct model *model, const struct config *config, int layers,
-                             int threads, int64_t widest, struct plan *plan) {
-    plan->memory_hessians = hessians_bytes(model, config, layers);
-    return (int64_t)gptq_factor_bytes(widest) + threads * (int64_t)gptq_scratch_bytes(widest);
+int plan_stage_passes(const struct plan *plan, int layers) {
+    return (layers + plan->layers_held - 1) / plan->layers_held;
 }
 
-/* Bytes a rank with `layers` layers needs: weights, keys and values, work space. */
-static void estimate_memory(const struct model *model, const struct config *config, int layers,
-                            int threads, const struct plan_needs *needs, struct plan *plan) {
-    const struct model_shape *shape = &model->shape;
-    const int64_t tokens = plan->chunk_tokens;
-    const struct attention_shape attention = {
-        .heads = shape->heads,
-        .kv_heads = shape->kv_heads,
-        .head_dim = shape->head_dim,
-        .context = plan->sequence_length,
+static struct attention_shape attention_shape_of(const struct model *model,
+                                                 const struct config *config, int64_t context) {
+    return (struct attention_shape){
+        .heads = model->shape.heads,
+        .kv_heads = model->shape.kv_heads,
+        .head_dim = model->shape.head_dim,
+        .context = context,
         .precision = config->run.precision == PRECISION_F32 ? MATMUL_F32 : MATMUL_BF16,
     };
+}
+
+/* What quantizing the largest linear takes: its mapped weights, packed ones, scales, zero points.
+ */
+static int64_t quantize_bytes(const struct model *model, const struct config *config) {
+    const struct quantize_format format = config_weight_format(config);
+    int64_t most = 0;
+    for (int i = 0; i < model->architecture->linear_count; i++) {
+        const struct tensor *tensor =
+            model_layer_tensor(model, 0, model->architecture->linears[i].name, ".weight");
+        const int64_t rows = tensor_rows(tensor), columns = tensor_columns(tensor);
+        const int64_t bytes = (int64_t)tensor->bytes + rows * columns / 2 +
+                              rows * (quantize_group_count(&format, columns) * 5 + 16);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static struct plan_costs find_costs(const struct model *model, const struct config *config,
+                                    const struct plan_needs *needs, const struct plan *plan) {
+    const struct model_shape *shape = &model->shape;
+    const int64_t tokens = plan->chunk_tokens;
+    const struct attention_shape attention =
+        attention_shape_of(model, config, plan->sequence_length);
     int64_t widest = 0, outputs = 0;
     for (int site = 0; site < SITE_COUNT; site++) {
         const int64_t channels = model_site_channels(model, (enum site)site);
@@ -81,51 +99,89 @@ static void estimate_memory(const struct model *model, const struct config *conf
     }
     for (int role = 0; role < ROLE_COUNT; role++)
         outputs += model_role_columns(model, (enum linear_role)role);
+    const int64_t chunks = (plan->sequence_length + tokens - 1) / tokens;
     const int64_t work =
         tokens * 4 * (outputs + 4 * shape->hidden + model_dimension(shape, DIMENSION_QUERY)) +
         (int64_t)matmul_packed_bytes(PATH_AVX512, MATMUL_F32, tokens, widest) +
         plan->sequence_length * shape->head_dim * 4;
-    plan->memory_weights =
-        layers * (plan_layer_bytes(model, 0, config->run.precision) + needs->layer_bytes);
-    plan->memory_cache = needs->models * layers * (int64_t)attention_cache_bytes(&attention);
-    plan->memory_buffers =
-        needs->models * work + plan->samples * plan->sequence_length * 4 +
-        layers * model_layer_channels(model) * 4 + site_sample_bytes(model, config, layers) +
-        threads * (int64_t)stage_scratch_bytes(model, tokens, plan->sequence_length);
-    plan->memory_base = BASE_BYTES;
-    const int64_t calibration = plan->memory_weights + plan->memory_cache + plan->memory_buffers;
     const bool by_gptq =
         needs->quantizes && method_rounding(&config->quantization) == ROUNDING_GPTQ;
-    const int64_t rounding =
-        by_gptq ? estimate_gptq(model, config, layers, threads, widest, plan) : 0;
-    plan->memory_rank = (calibration > rounding ? calibration : rounding) + plan->memory_hessians +
-                        plan->memory_base;
+    return (struct plan_costs){
+        .quantizes = needs->quantizes,
+        .layers = shape->layers,
+        .layer_weights = model_layer_weights(model),
+        .layer_bytes = plan_layer_bytes(model, 0, config->run.precision) + needs->layer_bytes,
+        .layer_cache = needs->models * (int64_t)attention_cache_bytes(&attention),
+        .layer_kept = model_layer_channels(model) * 4 + site_sample_bytes(model, config, 1),
+        .layer_hessians = by_gptq ? hessians_bytes(model, config, 1) : 0,
+        .buffers =
+            needs->models * work + plan->samples * plan->sequence_length * 4 +
+            plan->threads * (int64_t)stage_scratch_bytes(model, tokens, plan->sequence_length),
+        .quantize = quantize_bytes(model, config) +
+                    (by_gptq ? (int64_t)gptq_factor_bytes(widest) +
+                                   plan->threads * (int64_t)gptq_scratch_bytes(widest)
+                             : 0),
+        .chunks = chunks,
+        .window_hidden = chunks * tokens * shape->hidden * 4,
+        .token_hidden = shape->hidden * 4,
+        .token_flops =
+            plan_layer_flops(model) + plan_attention_flops(model, plan->sequence_length / 2),
+    };
 }
 
-static void estimate_time(const struct model *model, const struct plan_rates *rates,
-                          struct plan *plan) {
-    const int layers = model->shape.layers;
-    const int most = (layers + plan->stages - 1) / plan->stages;
-    const int64_t chunks = (plan->sequence_length + plan->chunk_tokens - 1) / plan->chunk_tokens;
+void plan_estimate_memory(const struct plan_costs *costs, struct plan *plan) {
+    const int layers = plan_most_layers(costs, plan);
+    plan->memory_weights = plan->layers_held * costs->layer_bytes;
+    plan->memory_cache = plan->layers_held * costs->layer_cache;
+    plan->memory_buffers = costs->buffers + layers * costs->layer_kept;
+    plan->memory_hidden = plan->spills ? 0 : plan->wave * costs->window_hidden;
+    plan->memory_hessians = layers * costs->layer_hessians;
+    plan->memory_base = BASE_BYTES;
+    const int64_t calibrate =
+        plan->memory_weights + plan->memory_cache + plan->memory_buffers + plan->memory_hidden;
+    const int64_t quantize = costs->quantizes ? costs->quantize : 0;
+    plan->memory_rank =
+        plan->memory_base + plan->memory_hessians + (calibrate > quantize ? calibrate : quantize);
+    plan->scratch_bytes =
+        plan->spills ? plan->wave * costs->window_hidden * plan->stages * plan->replicas : 0;
+}
+
+bool plan_fits(const struct plan *plan) {
+    const int per_host = (plan->ranks + plan->hosts - 1) / plan->hosts;
+    return plan->memory_rank * per_host <= plan->memory_limit;
+}
+
+void plan_estimate_time(const struct plan_costs *costs, const struct plan_rates *rates,
+                        struct plan *plan) {
+    const int most = plan_most_layers(costs, plan);
     const double tokens = (double)(plan->samples * plan->sequence_length);
-    const double token_flops =
-        plan_layer_flops(model) + plan_attention_flops(model, plan->sequence_length / 2);
-    plan->microbatches = (plan->samples + plan->replicas - 1) / plan->replicas * chunks;
-    plan->flops = tokens * token_flops * layers;
+    const int64_t windows = plan_windows(plan);
+    plan->microbatches = windows * costs->chunks;
+    plan->flops = tokens * costs->token_flops * costs->layers;
     const double flops = rates->flops_per_thread * plan->threads;
-    const double microbatch = (double)plan->chunk_tokens * token_flops * most / flops;
-    plan->seconds_calibrate = (double)(plan->microbatches + plan->stages - 1) * microbatch;
+    const double microbatch = (double)plan->chunk_tokens * costs->token_flops * most / flops;
+    const double load = (double)(most * costs->layer_bytes) / rates->load_bytes;
+    if (plan->wave) {
+        const double spill = !plan->spills ? 0
+                                           : 2.0 * (double)(plan->wave * costs->window_hidden) *
+                                                 (plan->passes - 1) / rates->load_bytes;
+        const double wave = (double)(plan->wave * costs->chunks) * microbatch + spill;
+        const double waves = (double)((windows + plan->wave - 1) / plan->wave + plan->stages - 1);
+        plan->seconds_wave = load + wave;
+        plan->seconds_load = waves * load;
+        plan->seconds_calibrate = waves * wave;
+    } else {
+        plan->seconds_load = load;
+        plan->seconds_calibrate = (double)(plan->microbatches + plan->stages - 1) * microbatch;
+    }
     plan->idle_share =
         1.0 - plan->flops / flops / (plan->seconds_calibrate * plan->stages * plan->replicas);
-    plan->seconds_load =
-        (double)(most * plan_layer_bytes(model, 0, PRECISION_BF16)) / rates->load_bytes;
-    plan->seconds_quantize = (double)(most * model_layer_weights(model)) /
+    plan->seconds_quantize = (double)(most * costs->layer_weights) /
                              (rates->quantize_weights * plan->replicas * plan->threads);
-    plan->traffic_bytes =
-        (int64_t)(tokens * (double)(model->shape.hidden * 4) * (plan->stages - 1));
+    plan->traffic_bytes = (int64_t)(tokens * (double)(costs->token_hidden * (plan->stages - 1)));
 }
 
-static double plan_seconds(const struct plan *plan) {
+double plan_seconds(const struct plan *plan) {
     return plan->seconds_load + plan->seconds_calibrate + plan->seconds_quantize;
 }
 
@@ -149,17 +205,23 @@ static int64_t estimate_checkpoint(const struct model *model, const struct confi
     return (int64_t)(bits / 8 * shape->layers + outside);
 }
 
-/* Fill the plan for given stages and replicas; true when a host's memory suffices. */
-static bool try_mesh(const struct model *model, const struct config *config,
-                     const struct plan_rates *rates, const struct plan_needs *needs, int stages,
-                     int replicas, struct plan *plan) {
+/* Fill the plan for given stages and replicas, all layers held or in waves; true when a host's
+ * memory suffices. */
+static bool try_mesh(const struct plan_costs *costs, const struct config *config,
+                     const struct plan_rates *rates, int stages, int replicas, bool waves,
+                     struct plan *plan) {
     plan->stages = stages;
     plan->replicas = replicas;
-    estimate_time(model, rates, plan);
-    estimate_memory(model, config, (model->shape.layers + stages - 1) / stages, plan->threads,
-                    needs, plan);
-    const int per_host = (plan->ranks + plan->hosts - 1) / plan->hosts;
-    return plan->memory_rank * per_host <= plan->memory_limit;
+    plan->layers_held = plan_most_layers(costs, plan);
+    plan->passes = 1;
+    plan->wave = 0;
+    plan->spills = false;
+    if (waves)
+        return plan_choose_waves(costs, config, rates, plan);
+    plan_estimate_time(costs, rates, plan);
+    plan_estimate_memory(costs, plan);
+    return plan_fits(plan) &&
+           (!config->run.layers_held || config->run.layers_held >= plan->layers_held);
 }
 
 static enum status check_work(const struct model *model, const struct config *config, int ranks,
@@ -216,11 +278,44 @@ struct candidates {
     int64_t least_memory; /* of all */
 };
 
+struct search {
+    const struct model *model;
+    const struct config *config;
+    const struct plan_costs *costs;
+    const struct plan_rates *rates;
+    struct candidates candidates;
+};
+
 static void note_candidate(struct candidates *candidates, const struct plan *trial, bool fits) {
     if (trial->memory_rank < candidates->least_memory)
         candidates->least_memory = trial->memory_rank;
     if (fits && plan_seconds(trial) < candidates->least_seconds)
         candidates->least_seconds = plan_seconds(trial);
+}
+
+/* First the fastest; then, among those nearly as fast, the one that needs least memory. */
+static bool find_plan(struct search *search, bool waves, struct plan *trial, struct plan *plan) {
+    struct candidates *candidates = &search->candidates;
+    const struct config *config = search->config;
+    bool found = false;
+    for (int pass = 0; pass < 2; pass++)
+        for (int stages = 1; stages <= search->model->shape.layers && stages <= trial->ranks;
+             stages++) {
+            const int replicas = replicas_for(config, trial->ranks, stages);
+            if ((config->run.stages && stages != config->run.stages) ||
+                stages * replicas > trial->ranks)
+                continue;
+            const bool fits =
+                try_mesh(search->costs, config, search->rates, stages, replicas, waves, trial);
+            if (pass == 0)
+                note_candidate(candidates, trial, fits);
+            else if (fits && plan_seconds(trial) <= SLACK * candidates->least_seconds &&
+                     (!found || trial->memory_rank < plan->memory_rank)) {
+                *plan = *trial;
+                found = true;
+            }
+        }
+    return found;
 }
 
 enum status plan_make(const struct model *model, const struct config *config, int ranks, int hosts,
@@ -244,33 +339,20 @@ enum status plan_make(const struct model *model, const struct config *config, in
         .checkpoint_bytes = estimate_checkpoint(model, config),
     };
     const struct plan_rates adjusted = rates_for_weights(model, rates);
-    struct candidates candidates = {.least_seconds = INFINITY, .least_memory = INT64_MAX};
-    /* First the fastest; then, among those nearly as fast, the one that needs least memory. */
-    bool found = false;
-    for (int pass = 0; pass < 2; pass++)
-        for (int stages = 1; stages <= model->shape.layers && stages <= ranks; stages++) {
-            const int replicas = replicas_for(config, ranks, stages);
-            if ((config->run.stages && stages != config->run.stages) || stages * replicas > ranks)
-                continue;
-            const bool fits = try_mesh(model, config, &adjusted, needs ? needs : &one_model, stages,
-                                       replicas, &trial);
-            if (pass == 0)
-                note_candidate(&candidates, &trial, fits);
-            else if (fits && plan_seconds(&trial) <= SLACK * candidates.least_seconds &&
-                     (!found || trial.memory_rank < plan->memory_rank)) {
-                *plan = trial;
-                found = true;
-            }
-        }
-    if (found)
+    const struct plan_costs costs = find_costs(model, config, needs ? needs : &one_model, &trial);
+    struct search search = {model, config, &costs, &adjusted, {INFINITY, INT64_MAX}};
+    if (find_plan(&search, false, &trial, plan) ||
+        (costs.quantizes && find_plan(&search, true, &trial, plan)))
         return STATUS_OK;
     char need[32], have[32];
-    memory_text(candidates.least_memory, need, sizeof need);
+    memory_text(search.candidates.least_memory, need, sizeof need);
     memory_text(trial.memory_limit, have, sizeof have);
     return error_set(error, STATUS_INPUT,
-                     "%d rank(s) on %d host(s) need at least %s each, but a host has %s "
-                     "(run.memory_limit): use more hosts",
-                     ranks, hosts, need, have);
+                     "%d rank(s) on %d host(s) need at least %s each%s, but a host has %s "
+                     "(run.memory_limit): use "
+                     "more hosts, or fewer ranks on each",
+                     ranks, hosts, need,
+                     costs.quantizes ? ", with one layer in memory at a time" : "", have);
 }
 
 /* log_plain of a label and a number of bytes. */
@@ -293,8 +375,15 @@ void plan_print(const struct plan *plan, const struct model *model) {
         log_plain(", %d rank(s) without work", plan->ranks - plan->stages * plan->replicas);
     log_plain("\nmicrobatches %lld of %lld tokens, idle share %.1f%%\n",
               (long long)plan->microbatches, (long long)plan->chunk_tokens, 100 * plan->idle_share);
+    if (plan->wave)
+        log_plain("waves        of %lld window(s), %d times through a stage, %d layer(s) in memory "
+                  "at once, hidden states in %s\n",
+                  (long long)plan->wave, plan->passes, plan->layers_held,
+                  plan->spills ? "a scratch file" : "memory");
     print_bytes("memory       ", plan->memory_rank);
     print_bytes(" in a rank: weights ", plan->memory_weights);
+    if (plan->memory_hidden)
+        print_bytes(", hidden states ", plan->memory_hidden);
     print_bytes(", keys and values ", plan->memory_cache);
     print_bytes(", work space ", plan->memory_buffers);
     if (plan->memory_hessians)
@@ -302,7 +391,10 @@ void plan_print(const struct plan *plan, const struct model *model) {
     print_bytes("; a host has ", plan->memory_limit);
     print_bytes("\ntraffic      ", plan->traffic_bytes);
     print_bytes(" between stages\ndisk         ", plan->checkpoint_bytes);
-    log_plain(" at most\ntime         about %.0f s: load %.0f, calibrate %.0f (%.3g Tflop), "
+    log_plain(" at most");
+    if (plan->scratch_bytes)
+        print_bytes(", before that for scratch files ", plan->scratch_bytes);
+    log_plain("\ntime         about %.0f s: load %.0f, calibrate %.0f (%.3g Tflop), "
               "quantize %.0f\n",
               plan_seconds(plan), plan->seconds_load, plan->seconds_calibrate, plan->flops / 1e12,
               plan->seconds_quantize);

@@ -26,10 +26,18 @@ struct plan {
     int stages, replicas;
     int64_t samples, sequence_length, chunk_tokens;
     int64_t microbatches; /* of the busiest replica */
-    double idle_share;    /* of the pipeline, filling and draining and uneven stages */
+    /* Where not all layers of a stage fit: waves (pipeline/stream.h). */
+    int layers_held;       /* of a stage at once: all of the largest, or fewer */
+    int passes;            /* of a wave through the largest stage; 1: no waves */
+    int64_t wave;          /* windows of a replica in a wave; 0: no waves */
+    bool spills;           /* hidden states between passes lie in a scratch file, not in memory */
+    int64_t scratch_bytes; /* of the scratch files of all ranks */
+    double seconds_wave;   /* a wave through a stage */
+    double idle_share;     /* of the pipeline, filling and draining and uneven stages */
     double seconds_load, seconds_calibrate, seconds_quantize;
     int64_t memory_rank; /* bytes, of the rank that needs most */
     int64_t memory_weights, memory_cache, memory_buffers, memory_base; /* what it is made of */
+    int64_t memory_hidden;                                             /* hidden states of a wave */
     int64_t memory_hessians; /* the same, for GPTQ; a factor of one takes the others' place later */
     int64_t memory_limit;    /* per host: from the configuration, or what the host has */
     int64_t traffic_bytes;   /* between stages, in all */
@@ -41,21 +49,25 @@ struct plan {
 struct plan_needs {
     int models;          /* that pass together: each has its keys and values and its work space */
     int64_t layer_bytes; /* of weights: how much more a layer takes, or how much less */
-    bool quantizes;      /* calibrates and quantizes: Hessians where GPTQ needs them */
+    bool quantizes; /* calibrates and quantizes: in waves if it must, Hessians where GPTQ needs them
+                     */
 };
 
 /* First layer of a stage; stage == stages gives the number of layers. Uneven rests go to the first
  * stages. */
 int plan_stage_begin(int layers, int stages, int stage);
+/* Passes of a wave through a stage with `layers` layers; pass p has layers plan_stage_begin(layers,
+ * passes, p) and on. */
+int plan_stage_passes(const struct plan *plan, int layers);
 
 struct plan_rates plan_rates_typical(enum kernel_path path);
 
 /* Choose stages and replicas that take the least estimated time under the memory limit of a host
  * (`host_memory` bytes, which its ranks share), and of plans within 2% of that the one that needs
- * least memory; or take what the configuration forces. STATUS_INPUT with the reason where nothing
- * works: more ranks than work, forced values that do not fit, too little memory, a sequence longer
- * than the model's positions. needs: NULL for one model in full precision,
- * that is quantized. */
+ * least memory; or take what the configuration forces. Where no choice has all layers in memory,
+ * the stages work in waves, if the job quantizes. STATUS_INPUT with the reason where nothing works:
+ * more ranks than work, forced values that do not fit, too little memory, a sequence longer than
+ * the model's positions. needs: NULL for one model in full precision, that is quantized. */
 enum status plan_make(const struct model *model, const struct config *config, int ranks, int hosts,
                       int threads, int64_t host_memory, const struct plan_rates *rates,
                       const struct plan_needs *needs, struct plan *plan, struct error *error);

@@ -93,12 +93,17 @@ await_ranks() { await_that ranks_are_there "$1"; }
 # Until the job has saved ranges.
 await_state() { await_that there_is 'out.parts/ranges-*.state'; }
 
-# shape: random stages for $1 ranks, a random layout: what the result does not depend on.
+# shape: random stages for $1 ranks, a random layout, waves: what the result does not depend on.
 shape=()
 choose_shape() {
     shape=()
     if [ $((RANDOM % 2)) = 0 ]; then shape+=(--set "run.stages=$((RANDOM % $1 + 1))"); fi
     if [ $((RANDOM % 4)) = 0 ]; then shape+=(--set output.layout=sharded); fi
+    if [ $((RANDOM % 3)) = 0 ]; then choose_waves; fi
+}
+# Some of the layers at once, the hidden states in a scratch file.
+choose_waves() {
+    shape+=(--set "run.layers_held=$((RANDOM % 2 + 1))" --set "run.wave=$((RANDOM % (samples / 4 + 1) + 1))" --set run.spill=always)
 }
 
 # A file under the final name, if there is one, is complete.

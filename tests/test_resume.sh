@@ -119,7 +119,9 @@ if [ "$faults" != none ]; then
     for ((round = 1; round <= rounds; round++)); do
         for kind in EIO ENOSPC short; do
             at=$((RANDOM % 120 + 1)) rank=$((RANDOM % 2))
-            PRELOAD=$faults FAULT_RANK=$rank FAULT_AT=$at FAULT_KIND=$kind run 2
+            shape=()
+            if [ $((RANDOM % 2)) = 0 ]; then choose_waves; fi
+            PRELOAD=$faults FAULT_RANK=$rank FAULT_AT=$at FAULT_KIND=$kind run 2 "${shape[@]}"
             what="$kind at operation $at of rank $rank"
             if [ "$status" = 0 ]; then
                 "$compare" reference.h5 out.h5 || fail "$what: status 0, but the checkpoint differs"

@@ -79,7 +79,7 @@ static int64_t quantize_bytes(const struct model *model, const struct config *co
         const struct tensor *tensor =
             model_layer_tensor(model, 0, model->architecture->linears[i].name, ".weight");
         const int64_t rows = tensor_rows(tensor), columns = tensor_columns(tensor);
-        const int64_t bytes = (int64_t)tensor->bytes + rows * columns / 2 +
+        const int64_t bytes = (int64_t)tensor->bytes + rows * columns +
                               rows * (quantize_group_count(&format, columns) * 5 + 16);
         most = bytes > most ? bytes : most;
     }

@@ -14,12 +14,13 @@ struct wave_search {
     struct plan least;    /* the one with the least memory, of all */
 };
 
+/* More passes hold fewer layers, which leaves memory for reading the next ones ahead. */
 static bool is_better(const struct plan *a, const struct plan *b) {
     if (a->wave != b->wave)
         return a->wave < b->wave;
     if (a->spills != b->spills)
         return !a->spills;
-    return a->passes < b->passes;
+    return a->passes > b->passes;
 }
 
 /* round 0: what the least time is; 1: the best of those that are nearly as fast. */

@@ -84,6 +84,63 @@ static void test_llama_7b(void **state) {
     assert_true(plan.memory_cache >= 33554432 && plan.memory_cache < 36909875);
 }
 
+/* Where the layers do not fit: waves, within the limit, as small as time allows. */
+static void test_waves(void **state) {
+    (void)state;
+    struct config config = make_config();
+    config.calibration.samples = 8;
+    config.calibration.sequence_length = 512;
+    config.calibration.chunk_tokens = 256;
+    struct plan plan;
+    const int64_t limit = (int64_t)6 << 30;
+    for (int ranks = 1; ranks <= 4; ranks++) {
+        assert_int_equal(plan_make(&llama_7b, &config, ranks, 1, 1, limit, &rates, &plan, NULL),
+                         STATUS_OK);
+        assert_true(plan.wave >= 1 && plan.passes >= 2 && plan.layers_held >= 1);
+        assert_true(plan.passes * plan.layers_held >= 32 / plan.stages);
+        assert_true(plan.memory_rank * ranks <= limit);
+        assert_int_equal(plan.memory_weights, plan.layers_held * 404750336l);
+        /* f32 of a window of 512 tokens */
+        assert_int_equal(plan.memory_hidden, plan.spills ? 0 : plan.wave * 512 * 4096 * 4);
+    }
+    /* All resident: 32 x 404750336 bytes and more. */
+    assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, (int64_t)16 << 30, &rates, &plan, NULL),
+                     STATUS_OK);
+    assert_true(plan.wave == 0 && plan.passes == 1 && plan.layers_held == 32);
+    /* A window of 2048 tokens computes for 26.5 s x 1e3 at these rates and the model loads in 13 s:
+     * a wave of one window is hardly slower than one of all. */
+    config.calibration.sequence_length = 2048;
+    assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, limit, &rates, &plan, NULL), STATUS_OK);
+    assert_int_equal(plan.wave, 1);
+    /* With quick arithmetic the loading counts: all windows in one wave, which spills where memory
+     * has no room for its hidden states, 8 x 32 MiB. */
+    const struct plan_rates quick = {1e15, 1e9, 1e9, 1e9, false};
+    assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, limit, &quick, &plan, NULL), STATUS_OK);
+    assert_true(plan.wave == 8 && !plan.spills && plan.scratch_bytes == 0);
+    assert_int_equal(
+        plan_make(&llama_7b, &config, 1, 1, 1, (int64_t)570 << 20, &quick, &plan, NULL), STATUS_OK);
+    assert_true(plan.wave == 8 && plan.spills && plan.memory_hidden == 0);
+    assert_int_equal(plan.scratch_bytes, 8 * 2048 * 4096 * 4);
+    config.run.spill = SPILL_NEVER;
+    assert_int_equal(
+        plan_make(&llama_7b, &config, 1, 1, 1, (int64_t)570 << 20, &quick, &plan, NULL), STATUS_OK);
+    assert_true(plan.wave < 8 && !plan.spills);
+    /* What the configuration forces. */
+    config.run.layers_held = 5;
+    config.run.wave = 3;
+    config.run.spill = SPILL_ALWAYS;
+    assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, limit, &rates, &plan, NULL), STATUS_OK);
+    assert_true(plan.passes == 7 && plan.layers_held == 5 && plan.wave == 3 && plan.spills);
+    int layers = 0;
+    for (int pass = 0; pass < plan.passes; pass++) {
+        const int count =
+            plan_stage_begin(32, plan.passes, pass + 1) - plan_stage_begin(32, plan.passes, pass);
+        assert_true(count <= plan.layers_held);
+        layers += count;
+    }
+    assert_int_equal(layers, 32);
+}
+
 static void test_choices(void **state) {
     (void)state;
     struct config config = make_config();
@@ -139,8 +196,8 @@ int main(int count, char **arguments) {
         return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stage_begin), cmocka_unit_test(test_figures),
-        cmocka_unit_test(test_llama_7b),    cmocka_unit_test(test_choices),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_llama_7b),    cmocka_unit_test(test_waves),
+        cmocka_unit_test(test_choices),     cmocka_unit_test(test_refusals),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     model_close(&model);

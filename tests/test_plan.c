@@ -48,8 +48,9 @@ static void test_figures(void **state) {
     config.run.stages = 2;
     config.run.replicas = 2;
     struct plan plan;
-    assert_int_equal(plan_make(&model, &config, 4, 1, 1, (int64_t)8 << 30, &rates, NULL, &plan, NULL),
-                     STATUS_OK);
+    assert_int_equal(
+        plan_make(&model, &config, 4, 1, 1, (int64_t)8 << 30, &rates, NULL, &plan, NULL),
+        STATUS_OK);
     assert_int_equal(plan.microbatches, 8 / 2 * 64 / 16);
     assert_int_equal(plan.traffic_bytes, 8 * 64 * 24 * 4);
     /* Two stages: one microbatch of 16 + 1 is spent filling. */
@@ -70,7 +71,8 @@ static void test_llama_7b(void **state) {
     config.run.replicas = 2;
     struct plan plan;
     assert_int_equal(
-        plan_make(&llama_7b, &config, 64, 8, 1, (int64_t)64 << 30, &rates, NULL, &plan, NULL), STATUS_OK);
+        plan_make(&llama_7b, &config, 64, 8, 1, (int64_t)64 << 30, &rates, NULL, &plan, NULL),
+        STATUS_OK);
     /* 64 windows x 8 chunks a replica; 31 more to fill 32 stages */
     assert_int_equal(plan.microbatches, 512);
     assert_true(plan.idle_share > 0.057 && plan.idle_share < 0.0572);
@@ -94,8 +96,9 @@ static void test_waves(void **state) {
     struct plan plan;
     const int64_t limit = (int64_t)6 << 30;
     for (int ranks = 1; ranks <= 4; ranks++) {
-        assert_int_equal(plan_make(&llama_7b, &config, ranks, 1, 1, limit, &rates, &plan, NULL),
-                         STATUS_OK);
+        assert_int_equal(
+            plan_make(&llama_7b, &config, ranks, 1, 1, limit, &rates, NULL, &plan, NULL),
+            STATUS_OK);
         assert_true(plan.wave >= 1 && plan.passes >= 2 && plan.layers_held >= 1);
         assert_true(plan.passes * plan.layers_held >= 32 / plan.stages);
         assert_true(plan.memory_rank * ranks <= limit);
@@ -104,32 +107,38 @@ static void test_waves(void **state) {
         assert_int_equal(plan.memory_hidden, plan.spills ? 0 : plan.wave * 512 * 4096 * 4);
     }
     /* All resident: 32 x 404750336 bytes and more. */
-    assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, (int64_t)16 << 30, &rates, &plan, NULL),
-                     STATUS_OK);
+    assert_int_equal(
+        plan_make(&llama_7b, &config, 1, 1, 1, (int64_t)16 << 30, &rates, NULL, &plan, NULL),
+        STATUS_OK);
     assert_true(plan.wave == 0 && plan.passes == 1 && plan.layers_held == 32);
     /* A window of 2048 tokens computes for 26.5 s x 1e3 at these rates and the model loads in 13 s:
      * a wave of one window is hardly slower than one of all. */
     config.calibration.sequence_length = 2048;
-    assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, limit, &rates, &plan, NULL), STATUS_OK);
+    assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, limit, &rates, NULL, &plan, NULL),
+                     STATUS_OK);
     assert_int_equal(plan.wave, 1);
     /* With quick arithmetic the loading counts: all windows in one wave, which spills where memory
      * has no room for its hidden states, 8 x 32 MiB. */
     const struct plan_rates quick = {1e15, 1e9, 1e9, 1e9, false};
-    assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, limit, &quick, &plan, NULL), STATUS_OK);
+    assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, limit, &quick, NULL, &plan, NULL),
+                     STATUS_OK);
     assert_true(plan.wave == 8 && !plan.spills && plan.scratch_bytes == 0);
     assert_int_equal(
-        plan_make(&llama_7b, &config, 1, 1, 1, (int64_t)570 << 20, &quick, &plan, NULL), STATUS_OK);
+        plan_make(&llama_7b, &config, 1, 1, 1, (int64_t)570 << 20, &quick, NULL, &plan, NULL),
+        STATUS_OK);
     assert_true(plan.wave == 8 && plan.spills && plan.memory_hidden == 0);
     assert_int_equal(plan.scratch_bytes, 8 * 2048 * 4096 * 4);
     config.run.spill = SPILL_NEVER;
     assert_int_equal(
-        plan_make(&llama_7b, &config, 1, 1, 1, (int64_t)570 << 20, &quick, &plan, NULL), STATUS_OK);
+        plan_make(&llama_7b, &config, 1, 1, 1, (int64_t)570 << 20, &quick, NULL, &plan, NULL),
+        STATUS_OK);
     assert_true(plan.wave < 8 && !plan.spills);
     /* What the configuration forces. */
     config.run.layers_held = 5;
     config.run.wave = 3;
     config.run.spill = SPILL_ALWAYS;
-    assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, limit, &rates, &plan, NULL), STATUS_OK);
+    assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, limit, &rates, NULL, &plan, NULL),
+                     STATUS_OK);
     assert_true(plan.passes == 7 && plan.layers_held == 5 && plan.wave == 3 && plan.spills);
     int layers = 0;
     for (int pass = 0; pass < plan.passes; pass++) {
@@ -157,8 +166,9 @@ static void test_choices(void **state) {
      * are split. */
     config.run.stages = 2;
     struct error error;
-    assert_int_equal(plan_make(&model, &config, 2, 1, 1, (int64_t)8 << 30, &rates, NULL, &plan, &error),
-                     STATUS_OK);
+    assert_int_equal(
+        plan_make(&model, &config, 2, 1, 1, (int64_t)8 << 30, &rates, NULL, &plan, &error),
+        STATUS_OK);
     assert_int_equal(plan.replicas, 1);
 }
 

@@ -84,6 +84,44 @@ int64_t quantize_rows_int4(enum kernel_path path, const struct quantize_format *
     return -1;
 }
 
+void quantize_fold_row(const struct quantize_source *source, int64_t r, float *w) {
+    const int64_t columns = source->columns;
+    number_widen(w,
+                 (const unsigned char *)source->data +
+                     (size_t)(r * source->stride) * number_size(source->type),
+                 source->type, (size_t)columns);
+    if (source->row_multiplier) {
+        const float factor = source->row_multiplier[r];
+#pragma omp simd
+        for (int64_t c = 0; c < columns; c++)
+            w[c] *= factor;
+    }
+    if (source->column_multiplier) {
+        const float *factors = source->column_multiplier;
+#pragma omp simd
+        for (int64_t c = 0; c < columns; c++)
+            w[c] *= factors[c];
+    }
+}
+
+struct quantize_grid quantize_grid(const struct quantize_format *format, float lo, float hi) {
+    const bool half = format->scale_type == NUMBER_F16;
+    const float least = half ? 0x1p-24f : 0x1p-126f;
+    const float magnitude = hi > -lo ? hi : -lo;
+    const float range = format->symmetric ? magnitude : hi - lo;
+    const float steps = !format->symmetric ? 15.0f : format->range == QUANTIZE_AMAX_7 ? 7.0f : 7.5f;
+    if (range == 0)
+        return (struct quantize_grid){1, 0};
+    const float exact = range / steps;
+    const float rounded = half ? number_up_to_f16(exact) : exact;
+    struct quantize_grid grid = {rounded > least ? rounded : least, 0};
+    /* Adding it rounds to an integer, half to even. */
+    const float rounder = 0x1.8p23f;
+    if (!format->symmetric)
+        grid.zero_point = (rounder - 8 - lo / grid.scale) - rounder;
+    return grid;
+}
+
 void quantize_pack_nibbles(uint8_t *packed, const int8_t *values, int64_t count) {
     for (int64_t i = 0; i < count / 2; i++)
         packed[i] = (uint8_t)((values[2 * i] & 0x0f) << 4 | (values[2 * i + 1] & 0x0f));

@@ -48,6 +48,16 @@ struct quantize_source {
     const float *shrink;
 };
 
+/* The scale and zero point (0 where symmetric) of a group whose weights, with 0, reach from lo to
+ * hi. */
+struct quantize_grid {
+    float scale, zero_point;
+};
+struct quantize_grid quantize_grid(const struct quantize_format *format, float lo, float hi);
+
+/* Row r of source as f32, folded. */
+void quantize_fold_row(const struct quantize_source *source, int64_t r, float *w);
+
 /* Groups in a row of `columns` weights. */
 int64_t quantize_group_count(const struct quantize_format *format, int64_t columns);
 

@@ -5,27 +5,6 @@
 /* Sums run in LANES chains, so that they are vectorised and their order is fixed. */
 enum { LANES = 16, LEVELS = 127 };
 
-/* Row r of source as f32, folded. */
-static void fold_row(const struct quantize_source *source, int64_t r, float *w) {
-    const int64_t columns = source->columns;
-    number_widen(w,
-                 (const unsigned char *)source->data +
-                     (size_t)(r * source->stride) * number_size(source->type),
-                 source->type, (size_t)columns);
-    if (source->row_multiplier) {
-        const float factor = source->row_multiplier[r];
-#pragma omp simd
-        for (int64_t c = 0; c < columns; c++)
-            w[c] *= factor;
-    }
-    if (source->column_multiplier) {
-        const float *factors = source->column_multiplier;
-#pragma omp simd
-        for (int64_t c = 0; c < columns; c++)
-            w[c] *= factors[c];
-    }
-}
-
 static double sum_lanes(const double lanes[LANES]) {
     double sum = 0;
     for (int lane = 0; lane < LANES; lane++)
@@ -86,7 +65,7 @@ int64_t quantize_rows_int8(const struct quantize_source *source, enum number_typ
     const int64_t columns = source->columns;
     for (int64_t r = row_begin; r < row_end; r++, levels += columns) {
         double squares, sums[LANES] = {0};
-        fold_row(source, r, scratch);
+        quantize_fold_row(source, r, scratch);
         const float scale = make_scale(measure(scratch, columns, &squares), scale_type);
         if (!isfinite(squares) || !isfinite(scale))
             return r;

@@ -459,6 +459,9 @@ static enum status check_method(const struct config_quantization *quantization,
         return fault(origin, error,
                      "quantization.weight_bits is %d, but GPTQ's rounding is for 4 bits",
                      weight_bits);
+    if (weight_bits == 8 && quantization->clip != CLIP_NONE)
+        return fault(origin, error, "quantization.clip = \"%s\" is for 4-bit weights",
+                     find_key("quantization", "clip")->choices[quantization->clip]);
     if (activation_bits != 8 && activation_bits != 16)
         return fault(origin, error, "quantization.activation_bits is %d, but must be 8, 16 or 0",
                      activation_bits);

@@ -29,6 +29,7 @@ struct plan_rates plan_rates_typical(enum kernel_path path) {
         .load_bytes = 1.0e9,
         .link_bytes = 1.0e9,
         .quantize_weights = 0.5e9,
+        .clip_weights = 0.012e9,
         .multiplies_bf16 = path >= PATH_AVX512_BF16,
     };
 }
@@ -251,10 +252,13 @@ static enum status check_work(const struct model *model, const struct config *co
     return STATUS_OK;
 }
 
-/* f16 weights take two products each where the path multiplies bf16 (kernels/matmul.h). */
-static struct plan_rates rates_for_weights(const struct model *model,
+/* f16 weights take two products each where the path multiplies bf16 (kernels/matmul.h); clipping
+ * takes more time than all else in quantization. */
+static struct plan_rates rates_for_weights(const struct model *model, const struct config *config,
                                            const struct plan_rates *rates) {
     struct plan_rates adjusted = *rates;
+    if (config->quantization.clip != CLIP_NONE)
+        adjusted.quantize_weights = rates->clip_weights;
     const struct tensor *tensor =
         model_layer_tensor(model, 0, model->architecture->linears[0].name, ".weight");
     if (tensor->type == TENSOR_F16 && rates->multiplies_bf16)
@@ -338,7 +342,7 @@ enum status plan_make(const struct model *model, const struct config *config, in
         .memory_limit = config->run.memory_limit ? config->run.memory_limit : host_memory,
         .checkpoint_bytes = estimate_checkpoint(model, config),
     };
-    const struct plan_rates adjusted = rates_for_weights(model, rates);
+    const struct plan_rates adjusted = rates_for_weights(model, config, rates);
     const struct plan_costs costs = find_costs(model, config, needs ? needs : &one_model, &trial);
     struct search search = {model, config, &costs, &adjusted, {INFINITY, INT64_MAX}};
     if (find_plan(&search, false, &trial, plan) ||

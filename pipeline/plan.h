@@ -18,6 +18,7 @@ struct plan_rates {
     double load_bytes;       /* reading and decoding weights */
     double link_bytes;       /* between two ranks */
     double quantize_weights; /* per thread: quantize, compress, hash, write */
+    double clip_weights;     /* per thread: search for ranges, and the same */
     bool multiplies_bf16;    /* the path's products are of bf16 numbers */
 };
 

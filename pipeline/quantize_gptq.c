@@ -46,7 +46,7 @@ struct task {
     const struct compute *compute;
     const struct tensor *tensor;
     const struct quantize_format *format;
-    const float *column_multiplier, *row_multiplier;
+    const float *column_multiplier, *row_multiplier, *shrink;
     struct quantized_linear *linear;
     int64_t batch_rows;
     int8_t *levels;      /* (rows, columns) */
@@ -65,6 +65,7 @@ static void round_batch(struct task *task, int64_t begin, int64_t end, float *bu
     const struct quantized_linear *linear = task->linear;
     const struct weights_rows weights =
         weights_read_rows(task->model, task->tensor, begin, end, buffer);
+    const int64_t first = begin * linear->groups;
     const struct quantize_source source = {
         .data = weights.data,
         .type = weights.type,
@@ -72,8 +73,8 @@ static void round_batch(struct task *task, int64_t begin, int64_t end, float *bu
         .stride = weights.stride,
         .column_multiplier = task->column_multiplier,
         .row_multiplier = task->row_multiplier ? task->row_multiplier + begin : NULL,
+        .shrink = task->shrink ? task->shrink + first : NULL,
     };
-    const int64_t first = begin * linear->groups;
     double objective[GPTQ_ROWS];
     const struct gptq_rows rows = {
         .levels = task->levels + begin * linear->columns,
@@ -137,7 +138,7 @@ static enum status fault_of(const struct task *task, int layer, const char *name
 enum status quantize_gptq_compute(const struct quantize_gptq *gptq, const struct model *model,
                                   const struct compute *compute, int layer, int index,
                                   const struct fold_layer *fold,
-                                  const struct quantize_format *format,
+                                  const struct quantize_format *format, const float *shrink,
                                   struct quantized_linear *linear, struct error *error) {
     const struct linear_rule *rule = &model->architecture->linears[index];
     struct task task = {
@@ -148,6 +149,7 @@ enum status quantize_gptq_compute(const struct quantize_gptq *gptq, const struct
         .format = format,
         .column_multiplier = fold_column_multiplier(fold, rule),
         .row_multiplier = fold->row_multipliers[index],
+        .shrink = shrink,
         .linear = linear,
         .levels = malloc((size_t)(linear->rows * linear->columns)),
         .bad = INT64_MAX,

@@ -22,7 +22,7 @@ enum status quantize_gptq_factor(struct quantize_gptq *gptq, const struct config
 enum status quantize_gptq_compute(const struct quantize_gptq *gptq, const struct model *model,
                                   const struct compute *compute, int layer, int index,
                                   const struct fold_layer *fold,
-                                  const struct quantize_format *format,
+                                  const struct quantize_format *format, const float *shrink,
                                   struct quantized_linear *linear, struct error *error);
 void quantize_gptq_free(struct quantize_gptq *gptq);
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/clip_ranges.h"
 #include "pipeline/method.h"
 #include "pipeline/quantize_gptq.h"
 #include "pipeline/quantize_linear.h"
@@ -192,15 +193,15 @@ struct layer_work {
     struct timing *timing;
 };
 
-static enum status compute_linear(struct layer_work *work, int index,
-                                  const struct quantize_format *format,
-                                  struct quantized_linear *linear, struct error *error) {
+static enum status round_linear(struct layer_work *work, int index,
+                                const struct quantize_format *format, const float *shrink,
+                                struct quantized_linear *linear, struct error *error) {
     const struct quantize_job *job = work->job;
     const enum site site = job->model->architecture->linears[index].reads;
     double since = timing_now();
     if (!job->hessians)
         return quantized_linear_compute(job->model, job->compute, work->layer, index, &work->fold,
-                                        format, linear, error);
+                                        format, shrink, linear, error);
     const enum status status =
         quantize_gptq_factor(&work->gptq, job->config, job->compute, job->hessians, work->layer,
                              site, &work->fold, error);
@@ -209,7 +210,20 @@ static enum status compute_linear(struct layer_work *work, int index,
     work->timing->seconds[SECTION_QUANTIZE] -= since - before;
     return status ? status
                   : quantize_gptq_compute(&work->gptq, job->model, job->compute, work->layer, index,
-                                          &work->fold, format, linear, error);
+                                          &work->fold, format, shrink, linear, error);
+}
+
+static enum status compute_linear(struct layer_work *work, int index,
+                                  const struct quantize_format *format,
+                                  struct quantized_linear *linear, struct error *error) {
+    const struct quantize_job *job = work->job;
+    float *shrink;
+    enum status status = clip_ranges(job->model, job->config, job->compute, work->layer, index,
+                                     &work->fold, &shrink, error);
+    if (!status)
+        status = round_linear(work, index, format, shrink, linear, error);
+    free(shrink);
+    return status;
 }
 
 static enum status do_linear(struct layer_work *work, int index, struct error *error) {

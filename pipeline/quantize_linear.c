@@ -48,7 +48,7 @@ struct chunk_task {
     const struct compute *compute;
     const struct tensor *tensor;
     const struct quantize_format *format;
-    const float *column_multiplier, *row_multiplier;
+    const float *column_multiplier, *row_multiplier, *shrink;
     struct quantized_linear *linear;
     _Atomic int64_t bad_row; /* the first row with a weight that is not finite, or INT64_MAX */
     _Atomic bool out_of_memory;
@@ -68,6 +68,7 @@ static void quantize_chunk(struct chunk_task *task, int64_t chunk, float *rows_b
         begin + linear->chunk_rows < linear->rows ? begin + linear->chunk_rows : linear->rows;
     const struct weights_rows rows =
         weights_read_rows(task->model, task->tensor, begin, end, rows_buffer);
+    const int64_t first = begin * linear->groups;
     const struct quantize_source source = {
         .data = rows.data,
         .type = rows.type,
@@ -75,10 +76,10 @@ static void quantize_chunk(struct chunk_task *task, int64_t chunk, float *rows_b
         .stride = rows.stride,
         .column_multiplier = task->column_multiplier,
         .row_multiplier = task->row_multiplier ? task->row_multiplier + begin : NULL,
+        .shrink = task->shrink ? task->shrink + first : NULL,
     };
     uint8_t *packed = linear->packed + (size_t)chunk * linear->chunk_bytes;
     double *errors = linear->errors + begin, *squares = errors + linear->rows;
-    const int64_t first = begin * linear->groups;
     const int64_t bad =
         linear->type == CHECKPOINT_INT8
             ? quantize_rows_int8(&source, task->format->scale_type, 0, end - begin,
@@ -111,7 +112,7 @@ static void quantize_chunks(void *context, int64_t begin, int64_t end, int threa
 
 enum status quantized_linear_compute(const struct model *model, const struct compute *compute,
                                      int layer, int index, const struct fold_layer *fold,
-                                     const struct quantize_format *format,
+                                     const struct quantize_format *format, const float *shrink,
                                      struct quantized_linear *linear, struct error *error) {
     const struct linear_rule *rule = &model->architecture->linears[index];
     const struct tensor *tensor = model_layer_tensor(model, layer, rule->name, ".weight");
@@ -122,6 +123,7 @@ enum status quantized_linear_compute(const struct model *model, const struct com
         .format = format,
         .column_multiplier = fold_column_multiplier(fold, rule),
         .row_multiplier = fold->row_multipliers[index],
+        .shrink = shrink,
         .linear = linear,
         .bad_row = INT64_MAX,
     };

@@ -23,11 +23,11 @@ enum status quantized_linear_create(const struct model *model, const struct line
                                     const struct quantize_format *format,
                                     struct quantized_linear *linear, struct error *error);
 void quantized_linear_free(struct quantized_linear *linear);
-/* Quantize the folded weight of a layer's linear, chunks in parallel. STATUS_INPUT where a weight
- * is not finite. */
+/* Quantize the folded weight of a layer's linear, chunks in parallel. shrink: (rows, groups), see
+ * pipeline/clip_ranges.h, or NULL. STATUS_INPUT where a weight is not finite. */
 enum status quantized_linear_compute(const struct model *model, const struct compute *compute,
                                      int layer, int index, const struct fold_layer *fold,
-                                     const struct quantize_format *format,
+                                     const struct quantize_format *format, const float *shrink,
                                      struct quantized_linear *linear, struct error *error);
 /* Between replicas of a stage; false when another rank raised a fault. */
 bool quantized_linear_send(struct mesh *mesh, int replica, struct quantized_linear *linear);

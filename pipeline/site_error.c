@@ -5,6 +5,7 @@
 
 #include "kernels/matmul.h"
 #include "kernels/w4a8.h"
+#include "pipeline/clip_ranges.h"
 #include "pipeline/quantize_linear.h"
 #include "pipeline/weights.h"
 
@@ -100,13 +101,18 @@ static enum status add_errors(struct site_measure *site, int index, int equalize
         .symmetric = measure->format.symmetric,
         .path = basis->compute->path,
     };
+    const struct fold_layer *fold = &measure->folds[equalized];
+    float *shrink = NULL;
     weight.data = allocate(w4a8_weight_bytes(&weight));
     if (!weight.data)
         status = error_set(error, STATUS_FAILED, "no memory to measure %s", rule->name);
     if (!status)
-        status =
-            quantized_linear_compute(basis->model, basis->compute, basis->layer, index,
-                                     &measure->folds[equalized], &measure->format, &linear, error);
+        status = clip_ranges(basis->model, basis->config, basis->compute, basis->layer, index, fold,
+                             &shrink, error);
+    if (!status)
+        status = quantized_linear_compute(basis->model, basis->compute, basis->layer, index, fold,
+                                          &measure->format, shrink, &linear, error);
+    free(shrink);
     if (!status)
         pack_weight(&linear, &weight);
     for (int t = 0; !status && t < TREATMENT_COUNT; t++) {

@@ -51,6 +51,7 @@ static enum status add_linear(const struct model *model, struct team *team, int 
     task.maxima = calloc((size_t)(threads * task.columns), sizeof *task.maxima);
     if (task.maxima)
         team_for(team, model_dimension(&model->shape, rule->out), 64, take_rows, &task);
+    tensor_release(task.tensor);
     const bool failed = !task.maxima || task.out_of_memory;
     for (int64_t i = 0; !failed && i < threads * task.columns; i++) {
         float *maximum = &maxima[i % task.columns];

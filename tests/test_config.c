@@ -171,7 +171,8 @@ static void test_refusals(void **state) {
     refused(LEAST "[quantization]\npolicy = \"error\"\nactivation_bits = 16", NULL,
             "but activation_bits is 16");
     refused(LEAST, "calibration.sample_tokens=0", "is 0, but must be an integer, 1 to");
-    refused(LEAST "[quantization]\nclip = \"mse\"", NULL, "is not available in this version");
+    refused(LEAST "[quantization]\nclip = \"mse\"\nweight_bits = 8", NULL,
+            "quantization.clip = \"mse\" is for 4-bit weights");
     refused(LEAST "[quantization]\nv0 = 20.0\nv1 = 10.0", NULL,
             "v0 (20) is above quantization.v1 (10)");
     refused(LEAST "[quantization]\nweight_bits = 5", NULL,

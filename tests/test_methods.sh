@@ -71,3 +71,4 @@ method bloom12 "" "equalized 8 0 1" quantization.policy=equalized quantization.w
 method llama_gqa 0.5 "equalized-dynamic 8 0 1" quantization.method=smoothquant
 method bloom12 0.8 "equalized 4 24 1" quantization.method=smoothquant quantization.alpha=0.8 \
   quantization.policy=static quantization.weight_bits=4 quantization.symmetric=true output.compression=zstd
+method qwen2 clipped "static 4 24 0" quantization.clip=mse quantization.v0=1000 quantization.v1=1000

@@ -15,7 +15,11 @@
 #include "pipeline/plan.h"
 
 static struct model model, llama_7b;
-static const struct plan_rates rates = {1e9, 1e9, 1e9, 1e9, false};
+static const struct plan_rates rates = {.flops_per_thread = 1e9,
+                                        .load_bytes = 1e9,
+                                        .link_bytes = 1e9,
+                                        .quantize_weights = 1e9,
+                                        .clip_weights = 1e7};
 
 static struct config make_config(void) {
     return (struct config){.calibration = {.samples = 8, .sequence_length = 64, .chunk_tokens = 16},
@@ -55,6 +59,35 @@ static void test_figures(void **state) {
     assert_int_equal(plan.traffic_bytes, 8 * 64 * 24 * 4);
     /* Two stages: one microbatch of 16 + 1 is spent filling. */
     assert_true(plan.idle_share > 1.0 / 17 - 1e-9 && plan.idle_share < 1.0 / 17 + 1e-9);
+}
+
+/* The same layers in int4 and int8 on the disk, and the time that clipping takes. */
+static void test_weight_bits(void **state) {
+    (void)state;
+    const double weights = 48 * 24 + 2 * 16 * 24 + 24 * 48 + 3 * 20 * 24;
+    const double rows = 48 + 2 * 16 + 24 + 2 * 20 + 24;
+    /* Groups of 8 in int4: 24, 48 or 20 columns are 3, 6 or 3. */
+    const double groups = 3 * (48 + 2 * 16 + 2 * 20) + 6 * 24 + 3 * 24;
+    const int layers = model.shape.layers;
+    struct config config = make_config();
+    struct plan plan, eight, clipped;
+    assert_int_equal(
+        plan_make(&model, &config, 1, 1, 1, (int64_t)8 << 30, &rates, NULL, &plan, NULL),
+        STATUS_OK);
+    config.quantization.weight_bits = 8;
+    assert_int_equal(
+        plan_make(&model, &config, 1, 1, 1, (int64_t)8 << 30, &rates, NULL, &eight, NULL),
+        STATUS_OK);
+    /* f16 scales; zero points of half a byte */
+    const double more = weights / 2 + 2 * rows - 2.5 * groups;
+    assert_int_equal(eight.checkpoint_bytes - plan.checkpoint_bytes, (int64_t)(layers * more));
+    config.quantization = make_config().quantization;
+    config.quantization.clip = CLIP_MSE;
+    assert_int_equal(
+        plan_make(&model, &config, 1, 1, 1, (int64_t)8 << 30, &rates, NULL, &clipped, NULL),
+        STATUS_OK);
+    assert_true(clipped.seconds_quantize > 99 * plan.seconds_quantize &&
+                clipped.seconds_quantize < 101 * plan.seconds_quantize);
 }
 
 static void test_llama_7b(void **state) {
@@ -206,8 +239,9 @@ int main(int count, char **arguments) {
         return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stage_begin), cmocka_unit_test(test_figures),
-        cmocka_unit_test(test_llama_7b),    cmocka_unit_test(test_waves),
-        cmocka_unit_test(test_choices),     cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_weight_bits), cmocka_unit_test(test_llama_7b),
+        cmocka_unit_test(test_waves),       cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_refusals),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     model_close(&model);

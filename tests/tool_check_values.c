@@ -1,6 +1,6 @@
 /* Does a checkpoint say what the model's tensors are?
  *
- *   tool_check_values MODEL CHECKPOINT [ALPHA]
+ *   tool_check_values MODEL CHECKPOINT [ALPHA | clipped]
  *
  * For every quantized linear of a LLaMA- or BLOOM-family model: its weights, with the equalization
  * scales that the checkpoint holds folded in by the formulas alone (columns times the linear's own;
@@ -10,6 +10,7 @@
  * their type. `folded` says which scales were folded. What is outside the layers is as in the
  * model. With ALPHA, the scale of what a norm feeds is SmoothQuant's (arXiv 2211.10438), m^ALPHA /
  * max|W|^(1 - ALPHA) of the checkpoint's m and the model's W, to 1e-6, and other inputs have none.
+ * With "clipped", weights may lie anywhere beyond the last level that they have, and some do.
  * Prints the largest distance in steps. */
 #include <math.h>
 #include <stdio.h>
@@ -76,6 +77,7 @@ static const struct family *family;
 static struct model_source *source;
 static struct checkpoint *checkpoint;
 static int64_t head_dim;
+static bool clipped;
 static struct error error;
 
 static void fail(const char *what) {
@@ -227,6 +229,7 @@ static double check_linear(const char *prefix, const struct linear *linear) {
     const int64_t groups = (columns + size - 1) / size;
     float *w = malloc((size_t)columns * sizeof *w);
     double worst = 0;
+    int64_t beyond = 0;
     for (int64_t r = 0; r < rows; r++) {
         const int64_t from = model_source_file_row(source, tensor, r);
         tensor_read_f32(tensor, from, from + 1, w);
@@ -237,9 +240,14 @@ static double check_linear(const char *prefix, const struct linear *linear) {
             const double step = s.data[g];
             const double back = (q.data[r * columns + c] - (z.count ? z.data[g] : 0)) * step;
             const double distance = fmax(fabs(folded - back) - 1e-5 * fabs(folded), 0) / step;
-            worst = distance > worst ? distance : worst;
+            if (clipped && distance > 0.5 && q.data[r * columns + c] == (folded > back ? 7 : -8))
+                beyond++;
+            else
+                worst = distance > worst ? distance : worst;
         }
     }
+    if (clipped && (beyond == 0 || beyond > rows * columns / 10))
+        fail(module);
     check_bias(module, linear, &consumer);
     free(w);
     free(q.data);
@@ -332,9 +340,10 @@ static int64_t either(const json_t *config, const char *first, const char *secon
 
 int main(int count, char **arguments) {
     if (count != 3 && count != 4) {
-        fprintf(stderr, "usage: tool_check_values MODEL CHECKPOINT [ALPHA]\n");
+        fprintf(stderr, "usage: tool_check_values MODEL CHECKPOINT [ALPHA | clipped]\n");
         return 2;
     }
+    clipped = count == 4 && strcmp(arguments[3], "clipped") == 0;
     if (model_source_open(arguments[1], &source, &error) ||
         checkpoint_open(arguments[2], &checkpoint, &error))
         fail("open");
@@ -353,7 +362,7 @@ int main(int count, char **arguments) {
         snprintf(prefix, sizeof prefix, "%s%lld.", family->layers, (long long)layer);
         for (const struct linear *linear = family->linears; linear->name; linear++, linears++) {
             worst = fmax(worst, check_linear(prefix, linear));
-            if (count == 4)
+            if (count == 4 && !clipped)
                 check_smooth(prefix, linear, strtod(arguments[3], NULL));
         }
         for (int i = 0; i < 2; i++)

@@ -1,0 +1,2 @@
+#define CLIP_MSE_ERRORS clip_mse_errors_avx512
+#include "kernels/clip_mse_body.h"

@@ -1,0 +1,13 @@
+/* Narrowed ranges of a linear's groups, as quantization.clip asks. */
+#ifndef FPTQ_PIPELINE_CLIP_RANGES_H
+#define FPTQ_PIPELINE_CLIP_RANGES_H
+
+#include "pipeline/fold.h"
+
+/* *shrink: the factor on each group's range (kernels/quantize.h), (rows, groups) of the linear's
+ * folded weight, malloc'ed; NULL with CLIP_NONE. STATUS_FAILED only when memory runs out. */
+enum status clip_ranges(const struct model *model, const struct config *config,
+                        const struct compute *compute, int layer, int index,
+                        const struct fold_layer *fold, float **shrink, struct error *error);
+
+#endif

@@ -11,6 +11,7 @@
 #include "kernels/w4a8.h"
 #include "pipeline/calibrate.h"
 #include "pipeline/checkpoint_root.h"
+#include "pipeline/host_share.h"
 #include "pipeline/job.h"
 #include "pipeline/launch.h"
 #include "pipeline/log.h"
@@ -27,6 +28,7 @@ struct job {
     struct launch launch;
     struct model model;
     struct stage stage;
+    struct host_share share;
     struct sample_windows windows;
     float *maxima; /* (layers of the stage, model_layer_channels) */
     struct site_sample sample;
@@ -169,18 +171,24 @@ static enum status take_up(struct job *job, struct error *error) {
     return status ? status : resume_open(&job->resume, &run, job->maxima, keep_result, job, error);
 }
 
-/* All layers of the stage, or in waves room for some. */
+/* All layers of the stage, what is decoded once on a host; or in waves room for some. Collective.
+ */
 static enum status load(struct job *job, struct error *error) {
     const struct launch *launch = &job->launch;
     const struct plan *plan = &launch->plan;
-    const int layers = launch->layer_end - launch->layer_begin;
-    if (plan_stage_passes(plan, layers) <= 1)
-        return stage_load(&job->model, NULL, &launch->compute, launch->layer_begin,
-                          launch->layer_end, plan->chunk_tokens, plan->sequence_length,
-                          job->config->run.precision, &job->stage, error);
-    return stage_open(&job->model, &launch->compute, launch->layer_begin, launch->layer_end,
-                      plan->layers_held, plan->chunk_tokens, plan->sequence_length,
-                      job->config->run.precision, &job->stage, error);
+    const enum run_precision precision = job->config->run.precision;
+    const int begin = launch->layer_begin, end = launch->layer_end;
+    const bool waves = plan_stage_passes(plan, end - begin) > 1;
+    if (!waves)
+        host_share_create(&launch->mesh, stage_share_bytes(&job->model, begin, end, precision),
+                          &job->share);
+    enum status status = stage_open(&job->model, &launch->compute, begin, end,
+                                    waves ? plan->layers_held : end - begin, plan->chunk_tokens,
+                                    plan->sequence_length, precision, &job->stage, error);
+    job->stage.share = (struct stage_share){job->share.data, job->share.member, job->share.members};
+    if (!status && !waves)
+        status = stage_hold(&job->stage, begin, end, error);
+    return mesh_agree(&launch->mesh, status, error);
 }
 
 static enum status calibrate(struct job *job, struct error *error) {
@@ -191,7 +199,7 @@ static enum status calibrate(struct job *job, struct error *error) {
     char parts[PATH_MAX];
     snprintf(parts, sizeof parts, "%.*s.parts", (int)strlen(output) - 3, output);
     mesh_enter(&job->launch.mesh, "loading");
-    enum status status = mesh_agree(&job->launch.mesh, load(job, error), error);
+    enum status status = load(job, error);
     timing_add(&job->timing, SECTION_LOAD, &since);
     mesh_enter(&job->launch.mesh, "calibration");
     const struct calibration calibration = {
@@ -208,6 +216,7 @@ static enum status calibrate(struct job *job, struct error *error) {
     if (!status)
         status = calibrate_run(&calibration, job->maxima, &job->timing, error);
     stage_free(&job->stage);
+    host_share_free(&job->share);
     return status;
 }
 

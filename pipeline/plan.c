@@ -143,13 +143,18 @@ void plan_estimate_memory(const struct plan_costs *costs, struct plan *plan) {
     const int64_t quantize = costs->quantizes ? costs->quantize : 0;
     plan->memory_rank =
         plan->memory_base + plan->memory_hessians + (calibrate > quantize ? calibrate : quantize);
+    /* Waves are not in step: each replica has the layers it is at. */
+    const int per_host = (plan->ranks + plan->hosts - 1) / plan->hosts;
+    const bool shares = costs->quantizes && !plan->wave;
+    const int copies = shares && plan->stages < per_host ? plan->stages : per_host;
+    const int64_t alone = plan->memory_rank - plan->memory_weights;
+    plan->memory_host = per_host * alone + copies * plan->memory_weights;
     plan->scratch_bytes =
         plan->spills ? plan->wave * costs->window_hidden * plan->stages * plan->replicas : 0;
 }
 
 bool plan_fits(const struct plan *plan) {
-    const int per_host = (plan->ranks + plan->hosts - 1) / plan->hosts;
-    return plan->memory_rank * per_host <= plan->memory_limit;
+    return plan->memory_host <= plan->memory_limit;
 }
 
 void plan_estimate_time(const struct plan_costs *costs, const struct plan_rates *rates,
@@ -291,8 +296,8 @@ struct search {
 };
 
 static void note_candidate(struct candidates *candidates, const struct plan *trial, bool fits) {
-    if (trial->memory_rank < candidates->least_memory)
-        candidates->least_memory = trial->memory_rank;
+    if (trial->memory_host < candidates->least_memory)
+        candidates->least_memory = trial->memory_host;
     if (fits && plan_seconds(trial) < candidates->least_seconds)
         candidates->least_seconds = plan_seconds(trial);
 }
@@ -352,7 +357,7 @@ enum status plan_make(const struct model *model, const struct config *config, in
     memory_text(search.candidates.least_memory, need, sizeof need);
     memory_text(trial.memory_limit, have, sizeof have);
     return error_set(error, STATUS_INPUT,
-                     "%d rank(s) on %d host(s) need at least %s each%s, but a host has %s "
+                     "%d rank(s) on %d host(s) need at least %s on a host%s, but it has %s "
                      "(run.memory_limit): use "
                      "more hosts, or fewer ranks on each",
                      ranks, hosts, need,
@@ -392,7 +397,8 @@ void plan_print(const struct plan *plan, const struct model *model) {
     print_bytes(", work space ", plan->memory_buffers);
     if (plan->memory_hessians)
         print_bytes(", Hessians ", plan->memory_hessians);
-    print_bytes("; a host has ", plan->memory_limit);
+    print_bytes("; ", plan->memory_host);
+    print_bytes(" of a host's ", plan->memory_limit);
     print_bytes("\ntraffic      ", plan->traffic_bytes);
     print_bytes(" between stages\ndisk         ", plan->checkpoint_bytes);
     log_plain(" at most");

@@ -37,6 +37,7 @@ struct plan {
     double idle_share;     /* of the pipeline, filling and draining and uneven stages */
     double seconds_load, seconds_calibrate, seconds_quantize;
     int64_t memory_rank; /* bytes, of the rank that needs most */
+    int64_t memory_host; /* of a host's ranks: weights that its replicas share count once */
     int64_t memory_weights, memory_cache, memory_buffers, memory_base; /* what it is made of */
     int64_t memory_hidden;                                             /* hidden states of a wave */
     int64_t memory_hessians; /* the same, for GPTQ; a factor of one takes the others' place later */

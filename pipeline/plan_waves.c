@@ -37,7 +37,7 @@ static void consider(struct wave_search *search, int round, int passes, int64_t 
     if (round == 0) {
         if (fits && plan_seconds(trial) < search->least_seconds)
             search->least_seconds = plan_seconds(trial);
-        if (trial->memory_rank < search->least.memory_rank)
+        if (trial->memory_host < search->least.memory_host)
             search->least = *trial;
     } else if (fits && plan_seconds(trial) <= SLACK * search->least_seconds &&
                (!search->found || is_better(trial, &search->best))) {
@@ -66,7 +66,7 @@ bool plan_choose_waves(const struct plan_costs *costs, const struct config *conf
                        const struct plan_rates *rates, struct plan *plan) {
     struct wave_search search = {
         .costs = costs, .rates = rates, .trial = *plan, .least_seconds = INFINITY};
-    search.least.memory_rank = INT64_MAX;
+    search.least.memory_host = INT64_MAX;
     const int most = plan_most_layers(costs, plan), held = config->run.layers_held;
     const int fewest = held ? (most + held - 1) / held : 2, last = held ? fewest : most;
     if (fewest < 2 || fewest > most) {

@@ -45,6 +45,12 @@ struct stage {
     int held_begin, held_end;   /* the layers that are loaded */
     struct stage_layer *layers; /* (room), [layer - held_begin] */
     int room;
+    /* Where decoded weights lie that replicas of this host share, each of which decodes some; data
+     * NULL: each has its own. */
+    struct stage_share {
+        unsigned char *data;
+        int member, members;
+    } share;
     struct {
         void *data; /* (vocabulary, hidden) of the checkpoint; NULL: the model's own */
         enum number_type type;
@@ -83,6 +89,9 @@ enum status stage_open(const struct model *model, const struct compute *compute,
 enum status stage_hold(struct stage *stage, int begin, int end, struct error *error);
 /* Let the system read the mapped weights of layers [begin, end) ahead of their use. */
 void stage_prefetch(const struct stage *stage, int begin, int end);
+/* Bytes of stage_share for layers [begin, end) held at once; 0: nothing is decoded. */
+size_t stage_share_bytes(const struct model *model, int begin, int end,
+                         enum run_precision precision);
 /* stage_open with all layers held, of the model or, with `quantized` (else NULL), of its
  * checkpoint, in integer arithmetic where that is quantized; nothing is left of it on failure. */
 enum status stage_load(const struct model *model, const struct quantized_model *quantized,

@@ -33,6 +33,52 @@ void stage_norm_free(struct stage_norm *norm) {
     free(norm->bias);
 }
 
+static size_t share_bytes(const struct model *model, int layer, int linear,
+                          enum run_precision precision) {
+    const struct tensor *tensor =
+        model_layer_tensor(model, layer, model->architecture->linears[linear].name, ".weight");
+    return (weights_decoded_bytes(model, tensor, precision) + 63) & ~(size_t)63;
+}
+
+size_t stage_share_bytes(const struct model *model, int begin, int end,
+                         enum run_precision precision) {
+    size_t bytes = 0;
+    for (int layer = begin; layer < end; layer++)
+        for (int i = 0; i < model->architecture->linear_count; i++)
+            bytes += share_bytes(model, layer, i, precision);
+    return bytes;
+}
+
+/* The weight in shared memory; the members decode the linears in turn. */
+static enum status load_shared(struct stage *stage, int layer, int index,
+                               struct matmul_weight *weight, struct error *error) {
+    const struct model *model = stage->model;
+    const struct tensor *tensor =
+        model_layer_tensor(model, layer, model->architecture->linears[index].name, ".weight");
+    const int turn = layer * model->architecture->linear_count + index;
+    size_t offset = stage_share_bytes(model, stage->held_begin, layer, stage->precision);
+    for (int i = 0; i < index; i++)
+        offset += share_bytes(model, layer, i, stage->precision);
+    *weight = (struct matmul_weight){.data = stage->share.data + offset,
+                                     .type = weights_number_type(tensor, stage->precision),
+                                     .rows = tensor_rows(tensor),
+                                     .columns = tensor_columns(tensor),
+                                     .stride = tensor_columns(tensor)};
+    return turn % stage->share.members == stage->share.member
+               ? weights_decode(model, stage->compute->team, tensor, stage->precision,
+                                stage->share.data + offset, error)
+               : STATUS_OK;
+}
+
+static enum status load_weight(struct stage *stage, int layer, int index,
+                               struct stage_linear *linear, struct error *error) {
+    if (stage->share.data && share_bytes(stage->model, layer, index, stage->precision))
+        return load_shared(stage, layer, index, &linear->weight, error);
+    return weights_load(stage->model, stage->compute->team, layer,
+                        &stage->model->architecture->linears[index], stage->precision,
+                        &linear->weight, &linear->owned, error);
+}
+
 static enum status load_layer(struct stage *stage, int layer, struct error *error) {
     const struct model *model = stage->model;
     struct stage_layer *loaded = &stage->layers[layer - stage->held_begin];
@@ -40,8 +86,7 @@ static enum status load_layer(struct stage *stage, int layer, struct error *erro
     for (int i = 0; i < model->architecture->linear_count; i++) {
         const struct linear_rule *rule = &model->architecture->linears[i];
         struct stage_linear *linear = &loaded->linears[i];
-        status = weights_load(model, stage->compute->team, layer, rule, stage->precision,
-                              &linear->weight, &linear->owned, error);
+        status = load_weight(stage, layer, i, linear, error);
         if (!status)
             status = weights_load_vector(
                 model, model_layer_tensor(model, layer, rule->name, ".bias"), &linear->bias, error);

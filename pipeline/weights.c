@@ -72,30 +72,48 @@ static void decode_rows(void *context, int64_t begin, int64_t end, int thread) {
     }
 }
 
-enum status weights_load_tensor(const struct model *model, struct team *team,
-                                const struct tensor *tensor, enum run_precision precision,
-                                struct matmul_weight *weight, void **owned, struct error *error) {
-    const int64_t rows = tensor_rows(tensor), columns = tensor_columns(tensor);
+size_t weights_decoded_bytes(const struct model *model, const struct tensor *tensor,
+                             enum run_precision precision) {
     const enum number_type type = weights_number_type(tensor, precision);
-    *owned = NULL;
-    *weight = (struct matmul_weight){
-        .data = tensor->data, .type = type, .rows = rows, .columns = columns, .stride = columns};
-    if (weights_are_mapped(model, tensor) && type == weights_number_type(tensor, PRECISION_F32))
-        return STATUS_OK;
+    return weights_are_mapped(model, tensor) && type == weights_number_type(tensor, PRECISION_F32)
+               ? 0
+               : (size_t)(tensor_rows(tensor) * tensor_columns(tensor)) * number_size(type);
+}
+
+enum status weights_decode(const struct model *model, struct team *team,
+                           const struct tensor *tensor, enum run_precision precision,
+                           void *destination, struct error *error) {
+    const int64_t columns = tensor_columns(tensor);
     if ((size_t)columns * sizeof(float) > team_scratch_bytes(team))
         return error_set(error, STATUS_FAILED,
                          "%s: tensor %s has rows of %lld weights, more than the work space holds",
                          model_source_path(model->source), tensor->name, (long long)columns);
-    const size_t bytes = (size_t)(rows * columns) * number_size(type);
+    struct decode_task task = {model,       tensor, columns, weights_number_type(tensor, precision),
+                               destination, team};
+    team_for(team, tensor_rows(tensor), 16, decode_rows, &task);
+    tensor_release(tensor);
+    return STATUS_OK;
+}
+
+enum status weights_load_tensor(const struct model *model, struct team *team,
+                                const struct tensor *tensor, enum run_precision precision,
+                                struct matmul_weight *weight, void **owned, struct error *error) {
+    const int64_t columns = tensor_columns(tensor);
+    const size_t bytes = weights_decoded_bytes(model, tensor, precision);
+    *owned = NULL;
+    *weight = (struct matmul_weight){.data = tensor->data,
+                                     .type = weights_number_type(tensor, precision),
+                                     .rows = tensor_rows(tensor),
+                                     .columns = columns,
+                                     .stride = columns};
+    if (!bytes)
+        return STATUS_OK;
     *owned = aligned_alloc(64, (bytes + 64) & ~(size_t)63);
     if (!*owned)
         return error_set(error, STATUS_FAILED, "%s: no memory to decode %s (%zu bytes)",
                          model_source_path(model->source), tensor->name, bytes);
     weight->data = *owned;
-    struct decode_task task = {model, tensor, columns, type, *owned, team};
-    team_for(team, rows, 16, decode_rows, &task);
-    tensor_release(tensor);
-    return STATUS_OK;
+    return weights_decode(model, team, tensor, precision, *owned, error);
 }
 
 enum status weights_load(const struct model *model, struct team *team, int layer,

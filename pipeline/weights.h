@@ -17,6 +17,13 @@ enum number_type weights_number_type(const struct tensor *tensor, enum run_preci
 enum status weights_load_tensor(const struct model *model, struct team *team,
                                 const struct tensor *tensor, enum run_precision precision,
                                 struct matmul_weight *weight, void **owned, struct error *error);
+/* Bytes of the copy that weights_load_tensor makes; 0: the mapped file serves. */
+size_t weights_decoded_bytes(const struct model *model, const struct tensor *tensor,
+                             enum run_precision precision);
+/* Decode into `destination`, of so many bytes. */
+enum status weights_decode(const struct model *model, struct team *team,
+                           const struct tensor *tensor, enum run_precision precision,
+                           void *destination, struct error *error);
 /* The weight of a layer's linear. */
 enum status weights_load(const struct model *model, struct team *team, int layer,
                          const struct linear_rule *rule, enum run_precision precision,

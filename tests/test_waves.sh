@@ -78,6 +78,16 @@ same 5 "1 at once, waves of 2 .*a scratch file" run.layers_held=1 run.wave=2 run
 # Too little for one layer.
 if "$program" plan --set run.memory_limit=40MiB --set "output.checkpoint=\"x.h5\"" "$folder/config.toml" >"$folder/log" 2>&1; then exit 1; fi
 grep "need at least .* with one layer in memory at a time" "$folder/log"
+# Weights that are decoded lie in a host's memory once, whatever its replicas: 158 MiB, and twice 40.
+rm -r "$folder/model"
+"$make_model" "$folder/model" layers=7 hidden=1024 intermediate=2816 heads=16 kv_heads=8 head_dim=64 \
+  vocabulary=4000 tied=1 type=f32
+decoded=(run.precision=bf16 run.stages=1)
+run resident 1 "${decoded[@]}"
+run other 3 "${decoded[@]}" run.memory_limit=320MiB
+if grep -e "do not all fit" -e "cannot share" "$folder/log"; then exit 1; fi
+"$compare" "$folder/resident.h5" "$folder/other.h5"
+rm "$folder/other.h5"
 # What else is taken as activations pass: Hessians, samples.
 methods=("model.path=\"$source/tests/demo/model\"" quantization.rounding=gptq quantization.policy=error)
 run resident 1 "${methods[@]}"

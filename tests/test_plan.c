@@ -152,7 +152,8 @@ static void test_waves(void **state) {
     assert_int_equal(plan.wave, 1);
     /* With quick arithmetic the loading counts: all windows in one wave, which spills where memory
      * has no room for its hidden states, 8 x 32 MiB. */
-    const struct plan_rates quick = {1e15, 1e9, 1e9, 1e9, false};
+    struct plan_rates quick = rates;
+    quick.flops_per_thread = 1e15;
     assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, limit, &quick, NULL, &plan, NULL),
                      STATUS_OK);
     assert_true(plan.wave == 8 && !plan.spills && plan.scratch_bytes == 0);

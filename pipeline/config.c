@@ -471,9 +471,14 @@ static enum status check_method(const struct config_quantization *quantization,
                      "activation_bits is 16");
     if (method->policies >> quantization->policy & 1u)
         return STATUS_OK;
-    return fault(origin, error, "quantization.policy = \"%s\" is not for method = \"%s\"",
+    struct config_key taken = *policy;
+    char words[200];
+    taken.not_available = ~(unsigned long)method->policies;
+    config_key_values(&taken, words, sizeof words);
+    return fault(origin, error,
+                 "quantization.policy = \"%s\" is not for method = \"%s\", which takes %s",
                  policy->choices[quantization->policy],
-                 find_key("quantization", "method")->choices[quantization->method]);
+                 find_key("quantization", "method")->choices[quantization->method], words);
 }
 
 static enum status check_quantization(const struct config *config, const struct origin *origin,

@@ -165,7 +165,10 @@ static void test_refusals(void **state) {
     refused(LEAST "[quantization]\nmethod = \"gptq\"\nweight_bits = 8", NULL,
             "weight_bits is 8, but GPTQ's rounding is for 4 bits");
     refused(LEAST "[quantization]\nmethod = \"smoothquant\"\npolicy = \"equalized\"", NULL,
-            "quantization.policy = \"equalized\" is not for method = \"smoothquant\"");
+            "quantization.policy = \"equalized\" is not for method = \"smoothquant\", which takes "
+            "\"range\", \"static\", \"dynamic\"");
+    refused(LEAST "[quantization]\nmethod = \"smoothquant\"\npolicy = \"error\"", NULL,
+            "quantization.policy = \"error\" is not for method = \"smoothquant\"");
     refused(LEAST "[quantization]\npolicy = \"error\"\nmethod = \"rtn\"", NULL,
             "quantization.policy = \"error\" is not for method = \"rtn\"");
     refused(LEAST "[quantization]\npolicy = \"error\"\nactivation_bits = 16", NULL,

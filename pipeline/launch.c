@@ -70,7 +70,7 @@ enum status launch_plan(struct launch *launch, const struct model *model,
     /* A stage waits for the one before it while that has passes to make through its layers: twice
      * the time of a wave, since it is an estimate. */
     if (mesh->stall_limit > 0)
-        mesh->stall_limit += 2 * plan->seconds_wave;
+        mesh->stall_limit += 2 * plan->stages * plan->seconds_wave;
     if (mesh->stage >= 0) {
         launch->layer_begin = plan_stage_begin(model->shape.layers, plan->stages, mesh->stage);
         launch->layer_end = plan_stage_begin(model->shape.layers, plan->stages, mesh->stage + 1);

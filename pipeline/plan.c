@@ -71,17 +71,24 @@ static struct attention_shape attention_shape_of(const struct model *model,
     };
 }
 
-/* What quantizing the largest linear takes: its mapped weights, packed ones, scales, zero points.
- */
-static int64_t quantize_bytes(const struct model *model, const struct config *config) {
+/* What quantizing a linear takes, of the one that takes most: its mapped weights, packed ones,
+ * scales, zero points; where choices are measured, the samples' rows at its input and output and
+ * weights packed for products; for GPTQ a Hessian's factor and the threads' batches. */
+static int64_t quantize_bytes(const struct model *model, const struct config *config, int threads) {
     const struct quantize_format format = config_weight_format(config);
+    const bool by_gptq = method_rounding(&config->quantization) == ROUNDING_GPTQ;
+    const int64_t sampled = site_sample_tokens(config);
     int64_t most = 0;
     for (int i = 0; i < model->architecture->linear_count; i++) {
         const struct tensor *tensor =
             model_layer_tensor(model, 0, model->architecture->linears[i].name, ".weight");
         const int64_t rows = tensor_rows(tensor), columns = tensor_columns(tensor);
-        const int64_t bytes = (int64_t)tensor->bytes + rows * columns +
-                              rows * (quantize_group_count(&format, columns) * 5 + 16);
+        int64_t bytes = (int64_t)tensor->bytes + rows * columns * (sampled ? 2 : 1) +
+                        rows * (quantize_group_count(&format, columns) * 5 + 16) +
+                        sampled * (12 * columns + 8 * rows);
+        if (by_gptq)
+            bytes += (int64_t)gptq_factor_bytes(columns) +
+                     threads * (int64_t)gptq_scratch_bytes(columns);
         most = bytes > most ? bytes : most;
     }
     return most;
@@ -118,10 +125,7 @@ static struct plan_costs find_costs(const struct model *model, const struct conf
         .buffers =
             needs->models * work + plan->samples * plan->sequence_length * 4 +
             plan->threads * (int64_t)stage_scratch_bytes(model, tokens, plan->sequence_length),
-        .quantize = quantize_bytes(model, config) +
-                    (by_gptq ? (int64_t)gptq_factor_bytes(widest) +
-                                   plan->threads * (int64_t)gptq_scratch_bytes(widest)
-                             : 0),
+        .quantize = needs->quantizes ? quantize_bytes(model, config, plan->threads) : 0,
         .chunks = chunks,
         .window_hidden = chunks * tokens * shape->hidden * 4,
         .token_hidden = shape->hidden * 4,
@@ -140,7 +144,7 @@ void plan_estimate_memory(const struct plan_costs *costs, struct plan *plan) {
     plan->memory_base = BASE_BYTES;
     const int64_t calibrate =
         plan->memory_weights + plan->memory_cache + plan->memory_buffers + plan->memory_hidden;
-    const int64_t quantize = costs->quantizes ? costs->quantize : 0;
+    const int64_t quantize = costs->quantize + layers * costs->layer_kept;
     plan->memory_rank =
         plan->memory_base + plan->memory_hessians + (calibrate > quantize ? calibrate : quantize);
     /* Waves are not in step: each replica has the layers it is at. */

@@ -83,18 +83,14 @@ static enum status visit(void *context, const struct stream_chunk *chunk, const 
     return status || !hessians ? status : hessians_check(hessians, error);
 }
 
-/* In waves: the layers of a pass. */
+static int passes_of(const struct calibration *calibration) {
+    const struct stage *stage = calibration->stage;
+    return plan_stage_passes(calibration->plan, stage->layer_end - stage->layer_begin);
+}
+
 static enum status enter_pass(void *context, int pass, struct error *error) {
     const struct pass *work = context;
-    struct stage *stage = work->calibration->stage;
-    const int layers = stage->layer_end - stage->layer_begin;
-    const int passes = plan_stage_passes(work->calibration->plan, layers);
-    const int begin = stage->layer_begin + plan_stage_begin(layers, passes, pass);
-    const int end = stage->layer_begin + plan_stage_begin(layers, passes, pass + 1);
-    const enum status status = stage_hold(stage, begin, end, error);
-    if (!status && pass + 1 < passes)
-        stage_prefetch(stage, end, stage->layer_begin + plan_stage_begin(layers, passes, pass + 2));
-    return status;
+    return stage_enter_pass(work->calibration->stage, passes_of(work->calibration), pass, error);
 }
 
 /* Is a window done, is it time to save, is it time to stop? */
@@ -143,10 +139,7 @@ static enum status run_stream(struct pass *pass, struct error *error) {
                              : error_set(error, STATUS_FAILED, "no memory for the list of windows"),
                    error);
     const struct stream_waves waves = {
-        .passes = mesh->stage < 0
-                      ? 1
-                      : plan_stage_passes(calibration->plan, calibration->stage->layer_end -
-                                                                 calibration->stage->layer_begin),
+        .passes = mesh->stage < 0 ? 1 : passes_of(calibration),
         .sequences = calibration->plan->wave,
         .folder = calibration->scratch,
         .enter = enter_pass,

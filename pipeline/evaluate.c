@@ -10,7 +10,7 @@
 struct evaluation {
     const struct mesh *mesh;
     struct evaluation_model *models; /* (model_count) */
-    int model_count;
+    int model_count, passes;
     bool compares;
     const struct evaluation_task *task;
     const struct stream_sequence *sequences;                /* one for each request */
@@ -84,9 +84,19 @@ static enum status visit(void *context, const struct stream_chunk *chunk, const 
         stage_forward(stage, rows, chunk->position, chunk->tokens, NULL, hook);
         evaluation->seconds[model] += timing_now() - since;
     }
-    if (evaluation->mesh->stage + 1 == evaluation->mesh->stages)
+    if (chunk->leaves && evaluation->mesh->stage + 1 == evaluation->mesh->stages)
         score_chunk(evaluation, chunk, hidden);
     return STATUS_OK;
+}
+
+/* In waves: the layers of a pass, of all models. */
+static enum status enter_pass(void *context, int pass, struct error *error) {
+    struct evaluation *evaluation = context;
+    enum status status = STATUS_OK;
+    for (int model = 0; !status && model < evaluation->model_count; model++)
+        status =
+            stage_enter_pass(&evaluation->models[model].stage, evaluation->passes, pass, error);
+    return status;
 }
 
 /* The model sees the context and all of the continuation but its last token. The requests of an
@@ -150,6 +160,7 @@ static enum status run_stream(struct mesh *mesh, const struct plan *plan,
         .chunk_tokens = plan->chunk_tokens,
         .width = mesh->stage >= 0 ? models * evaluation->models[0].stage.model->shape.hidden : 0,
         .label = evaluation_set_name(task->set),
+        .waves = {.passes = evaluation->passes, .sequences = plan->wave, .enter = enter_pass},
         .visit = visit,
         .context = evaluation,
     };
@@ -181,6 +192,9 @@ enum status evaluate_run(struct mesh *mesh, const struct plan *plan,
         .mesh = mesh,
         .models = models,
         .model_count = model_count,
+        .passes = mesh->stage < 0 ? 1
+                                  : plan_stage_passes(plan, models[0].stage.layer_end -
+                                                                models[0].stage.layer_begin),
         .compares = model_count > 1 && task->window_tokens,
         .task = task,
         .sequences = sequences,

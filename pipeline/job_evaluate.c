@@ -114,6 +114,7 @@ static enum status plan(struct job *job, struct error *error) {
     }
     config.calibration.samples = most;
     config.calibration.sequence_length = longest;
+    config.run.spill = SPILL_NEVER; /* there is no folder for files */
     struct plan_needs needs = {.models = job->evaluated_count};
     if (config.evaluation.checkpoint)
         needs.layer_bytes = quantized_model_layer_bytes(&job->quantized, job->launch.compute.path);
@@ -136,9 +137,13 @@ static enum status load_model(struct job *job, int index, struct error *error) {
         job->config->evaluation.checkpoint && index + 1 == job->evaluated_count;
     const struct quantized_model *quantized = is_checkpoint ? &job->quantized : NULL;
     struct evaluation_model *model = &job->evaluated[index];
-    enum status status =
-        stage_load(&job->model, quantized, &launch->compute, launch->layer_begin, launch->layer_end,
-                   plan->chunk_tokens, plan->sequence_length, precision, &model->stage, error);
+    const int begin = launch->layer_begin, end = launch->layer_end;
+    const bool waves = plan_stage_passes(plan, end - begin) > 1;
+    enum status status = stage_open(&job->model, quantized, &launch->compute, begin, end,
+                                    waves ? plan->layers_held : end - begin, plan->chunk_tokens,
+                                    plan->sequence_length, precision, &model->stage, error);
+    if (!status && !waves)
+        status = stage_hold(&model->stage, begin, end, error);
     if (!status && launch->mesh.stage + 1 == plan->stages)
         status = head_load(&job->model, quantized, &launch->compute, precision, plan->chunk_tokens,
                            &model->head, error);

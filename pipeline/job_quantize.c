@@ -182,7 +182,7 @@ static enum status load(struct job *job, struct error *error) {
     if (!waves)
         host_share_create(&launch->mesh, stage_share_bytes(&job->model, begin, end, precision),
                           &job->share);
-    enum status status = stage_open(&job->model, &launch->compute, begin, end,
+    enum status status = stage_open(&job->model, NULL, &launch->compute, begin, end,
                                     waves ? plan->layers_held : end - begin, plan->chunk_tokens,
                                     plan->sequence_length, precision, &job->stage, error);
     job->stage.share = (struct stage_share){job->share.data, job->share.member, job->share.members};

@@ -127,7 +127,7 @@ static struct plan_costs find_costs(const struct model *model, const struct conf
             plan->threads * (int64_t)stage_scratch_bytes(model, tokens, plan->sequence_length),
         .quantize = needs->quantizes ? quantize_bytes(model, config, plan->threads) : 0,
         .chunks = chunks,
-        .window_hidden = chunks * tokens * shape->hidden * 4,
+        .window_hidden = needs->models * chunks * tokens * shape->hidden * 4,
         .token_hidden = shape->hidden * 4,
         .token_flops =
             plan_layer_flops(model) + plan_attention_flops(model, plan->sequence_length / 2),
@@ -354,8 +354,7 @@ enum status plan_make(const struct model *model, const struct config *config, in
     const struct plan_rates adjusted = rates_for_weights(model, config, rates);
     const struct plan_costs costs = find_costs(model, config, needs ? needs : &one_model, &trial);
     struct search search = {model, config, &costs, &adjusted, {INFINITY, INT64_MAX}};
-    if (find_plan(&search, false, &trial, plan) ||
-        (costs.quantizes && find_plan(&search, true, &trial, plan)))
+    if (find_plan(&search, false, &trial, plan) || find_plan(&search, true, &trial, plan))
         return STATUS_OK;
     char need[32], have[32];
     memory_text(search.candidates.least_memory, need, sizeof need);

@@ -51,8 +51,7 @@ struct plan {
 struct plan_needs {
     int models;          /* that pass together: each has its keys and values and its work space */
     int64_t layer_bytes; /* of weights: how much more a layer takes, or how much less */
-    bool quantizes; /* calibrates and quantizes: in waves if it must, Hessians where GPTQ needs them
-                     */
+    bool quantizes;      /* calibrates and quantizes: Hessians where GPTQ needs them */
 };
 
 /* First layer of a stage; stage == stages gives the number of layers. Uneven rests go to the first
@@ -67,7 +66,7 @@ struct plan_rates plan_rates_typical(enum kernel_path path);
 /* Choose stages and replicas that take the least estimated time under the memory limit of a host
  * (`host_memory` bytes, which its ranks share), and of plans within 2% of that the one that needs
  * least memory; or take what the configuration forces. Where no choice has all layers in memory,
- * the stages work in waves, if the job quantizes. STATUS_INPUT with the reason where nothing works:
+ * the stages work in waves. STATUS_INPUT with the reason where nothing works:
  * more ranks than work, forced values that do not fit, too little memory, a sequence longer than
  * the model's positions. needs: NULL for one model in full precision, that is quantized. */
 enum status plan_make(const struct model *model, const struct config *config, int ranks, int hosts,

@@ -76,24 +76,26 @@ void stage_norm_apply(const struct model *model, const struct compute *compute,
                       const struct stage_norm *norm, float *output, const float *input,
                       int64_t tokens);
 
-/* A stage of layers [layer_begin, layer_end) (may be none) with work space and caches for `room` of
- * them at once; none is held. Sequences of up to `context` tokens pass in chunks of up to
- * chunk_tokens. */
-enum status stage_open(const struct model *model, const struct compute *compute, int layer_begin,
-                       int layer_end, int room, int64_t chunk_tokens, int64_t context,
-                       enum run_precision precision, struct stage *stage, struct error *error);
+/* A stage of layers [layer_begin, layer_end) (may be none) of the model or, with `quantized` (else
+ * NULL), of its checkpoint, in integer arithmetic where that is quantized, with work space and
+ * caches for `room` of them at once; none is held. Sequences of up to `context` tokens pass in
+ * chunks of up to chunk_tokens. */
+enum status stage_open(const struct model *model, const struct quantized_model *quantized,
+                       const struct compute *compute, int layer_begin, int layer_end, int room,
+                       int64_t chunk_tokens, int64_t context, enum run_precision precision,
+                       struct stage *stage, struct error *error);
 /* Load layers [begin, end) of it, at most `room`, in the place of those that are held, whose memory
  * is given back: 16- and 32-bit tensors are used where they are mapped; block formats and permuted
  * rows are decoded once, in parallel. Block formats become bf16, or f32 with PRECISION_F32. A
  * sequence passes through them from its first chunk on. On failure stage_free is due. */
 enum status stage_hold(struct stage *stage, int begin, int end, struct error *error);
-/* Let the system read the mapped weights of layers [begin, end) ahead of their use. */
-void stage_prefetch(const struct stage *stage, int begin, int end);
+/* Hold the layers of pass `pass` of `passes` (pipeline/plan.h), and let the system read the mapped
+ * weights of the next pass ahead of their use. */
+enum status stage_enter_pass(struct stage *stage, int passes, int pass, struct error *error);
 /* Bytes of stage_share for layers [begin, end) held at once; 0: nothing is decoded. */
 size_t stage_share_bytes(const struct model *model, int begin, int end,
                          enum run_precision precision);
-/* stage_open with all layers held, of the model or, with `quantized` (else NULL), of its
- * checkpoint, in integer arithmetic where that is quantized; nothing is left of it on failure. */
+/* stage_open with all layers held; nothing is left of it on failure. */
 enum status stage_load(const struct model *model, const struct quantized_model *quantized,
                        const struct compute *compute, int layer_begin, int layer_end,
                        int64_t chunk_tokens, int64_t context, enum run_precision precision,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/plan.h"
 #include "pipeline/stage_quantized.h"
 #include "pipeline/weights.h"
 
@@ -165,12 +166,24 @@ enum status stage_hold(struct stage *stage, int begin, int end, struct error *er
     return status ? status : reserve_quantized(stage, error);
 }
 
-void stage_prefetch(const struct stage *stage, int begin, int end) {
+static void prefetch_layer(const struct stage *stage, int layer) {
     const struct model *model = stage->model;
-    for (int layer = begin; layer < end; layer++)
-        for (int i = 0; i < model->architecture->linear_count; i++)
-            tensor_prefetch(
-                model_layer_tensor(model, layer, model->architecture->linears[i].name, ".weight"));
+    for (int i = 0; i < model->architecture->linear_count; i++)
+        tensor_prefetch(
+            model_layer_tensor(model, layer, model->architecture->linears[i].name, ".weight"));
+}
+
+enum status stage_enter_pass(struct stage *stage, int passes, int pass, struct error *error) {
+    const int layers = stage->layer_end - stage->layer_begin;
+    const int begin = stage->layer_begin + plan_stage_begin(layers, passes, pass);
+    const int end = stage->layer_begin + plan_stage_begin(layers, passes, pass + 1);
+    const enum status status = stage_hold(stage, begin, end, error);
+    const int ahead = pass + 1 == passes || stage->quantized
+                          ? end
+                          : stage->layer_begin + plan_stage_begin(layers, passes, pass + 2);
+    for (int layer = end; !status && layer < ahead; layer++)
+        prefetch_layer(stage, layer);
+    return status;
 }
 
 static enum status allocate_caches(struct stage *stage, struct error *error) {
@@ -282,12 +295,10 @@ size_t stage_scratch_bytes(const struct model *model, int64_t chunk_tokens, int6
     return most;
 }
 
-/* stage_open(), of the model or of its checkpoint. */
-static enum status open_stage(const struct model *model, const struct quantized_model *quantized,
-                              const struct compute *compute, int layer_begin, int layer_end,
-                              int room, int64_t chunk_tokens, int64_t context,
-                              enum run_precision precision, struct stage *stage,
-                              struct error *error) {
+enum status stage_open(const struct model *model, const struct quantized_model *quantized,
+                       const struct compute *compute, int layer_begin, int layer_end, int room,
+                       int64_t chunk_tokens, int64_t context, enum run_precision precision,
+                       struct stage *stage, struct error *error) {
     *stage = (struct stage){
         .model = model,
         .quantized = quantized,
@@ -324,19 +335,12 @@ static enum status open_stage(const struct model *model, const struct quantized_
     return status;
 }
 
-enum status stage_open(const struct model *model, const struct compute *compute, int layer_begin,
-                       int layer_end, int room, int64_t chunk_tokens, int64_t context,
-                       enum run_precision precision, struct stage *stage, struct error *error) {
-    return open_stage(model, NULL, compute, layer_begin, layer_end, room, chunk_tokens, context,
-                      precision, stage, error);
-}
-
 enum status stage_load(const struct model *model, const struct quantized_model *quantized,
                        const struct compute *compute, int layer_begin, int layer_end,
                        int64_t chunk_tokens, int64_t context, enum run_precision precision,
                        struct stage *stage, struct error *error) {
     enum status status =
-        open_stage(model, quantized, compute, layer_begin, layer_end, layer_end - layer_begin,
+        stage_open(model, quantized, compute, layer_begin, layer_end, layer_end - layer_begin,
                    chunk_tokens, context, precision, stage, error);
     if (status)
         return status;

@@ -65,6 +65,8 @@ for ranks in 2 5; do
 done
 evaluate chunks 4 run.stages=2 run.replicas=2 calibration.chunk_tokens=37
 cmp "$folder/one.figures" "$folder/chunks.figures" || fail "other chunks: other figures"
+evaluate waves 4 run.stages=2 run.replicas=2 run.layers_held=1 run.wave=5
+cmp "$folder/one.figures" "$folder/waves.figures" || fail "layers not all in memory: other figures"
 evaluate plain 2 run.precision=auto evaluation.limit=3 evaluation.windows=2 evaluation.shots=0
 grep -q '"count": 3' "$folder/plain.json" || fail "limit"
 

@@ -64,6 +64,8 @@ for ranks in 2 3; do
 done
 evaluate chunks 4 run.stages=2 run.replicas=2 calibration.chunk_tokens=37
 cmp "$folder/one.figures" "$folder/chunks.figures" || fail "other chunks: other figures"
+evaluate waves 2 run.stages=1 run.layers_held=2 run.wave=7
+cmp "$folder/one.figures" "$folder/waves.figures" || fail "layers not all in memory: other figures"
 
 # The model's rows are those of an evaluation without the checkpoint, and the checkpoint's those of
 # an evaluation without the model, but for the comparison.

@@ -232,15 +232,6 @@ static int64_t count_tiles(const struct product *product, int64_t m, int64_t m_e
     return count;
 }
 
-/* Rows begin .. end - 1 of a step's weights into the cache. */
-static void fetch_rows(const struct product *product, const struct step *step, int64_t begin,
-                       int64_t end) {
-    const char *w = step_weights(product, step);
-    for (int64_t row = begin; row < end; row++)
-        for (int64_t byte = 0; byte < step->count * product->w_size; byte += 64)
-            __builtin_prefetch(w + row * product->row_bytes + byte, 0, 2);
-}
-
 /* A thread's working memory. */
 struct buffers {
     char *panel, *next_panel;
@@ -263,9 +254,9 @@ static bool is_last_of_rows(const struct product *product, const struct step *st
     return step->k + step->count == product->w->columns && step->part + 1 == product->parts;
 }
 
-/* All tiles of a step. Meanwhile the next step's weights are brought in: each tile has `share` of
- * their rows fetched into the cache, some of them by the micro-kernel itself, and when the next
- * tile is done these are copied (or converted) into next_panel, unless they are read where they
+/* All tiles of a step. Meanwhile the next step's weights are brought in: each tile deals with a
+ * share of their rows. The micro-kernel fetches the first of these into the cache, and when the
+ * next tile is done they are copied (or converted) into next_panel, unless they are read where they
  * lie. */
 static void multiply_step(const struct product *product, const struct step *step,
                           const struct step *next, const struct buffers *buffers) {
@@ -296,7 +287,6 @@ static void multiply_step(const struct product *product, const struct step *step
             for (int64_t i = 0; i < kernel->ahead_rows; i++)
                 tile.ahead[i] =
                     fetched + i < fetch_end ? next_w + (fetched + i) * product->row_bytes : tile.w;
-            fetch_rows(product, next, fetched + kernel->ahead_rows, fetch_end);
             kernel->multiply[vectors - 1](&tile);
             if (!next->direct)
                 load_rows(product, next, buffers->next_panel, loaded, fetched);

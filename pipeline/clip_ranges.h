@@ -5,9 +5,11 @@
 #include "pipeline/fold.h"
 
 /* *shrink: the factor on each group's range (kernels/quantize.h), (rows, groups) of the linear's
- * folded weight, malloc'ed; NULL with CLIP_NONE. STATUS_FAILED only when memory runs out. */
+ * folded weight, malloc'ed; NULL with CLIP_NONE. sample: with the layer's rows, for CLIP_OUTPUT.
+ * STATUS_FAILED only when memory runs out. */
 enum status clip_ranges(const struct model *model, const struct config *config,
-                        const struct compute *compute, int layer, int index,
-                        const struct fold_layer *fold, float **shrink, struct error *error);
+                        const struct compute *compute, const struct site_sample *sample, int layer,
+                        int index, const struct fold_layer *fold, float **shrink,
+                        struct error *error);
 
 #endif

@@ -82,8 +82,10 @@ static const struct config_key keys[] = {
      .decides_content = true,
      .help = "for method = \"smoothquant\": how much of the range goes into the weights"},
     {"quantization", "clip", CONFIG_CHOICE, FIELD(quantization.clip), "\"none\"",
-     .choices = clip_words, .not_available = 1u << CLIP_OUTPUT, .decides_content = true,
-     .help = "mse: 4-bit weights' ranges narrowed where that lessens |w - w'|^2.4"},
+     .choices = clip_words, .decides_content = true,
+     .help =
+         "4-bit weights' ranges narrowed where that lessens, mse: |w - w'|^2.4, output: the error "
+         "of the outputs"},
     {"quantization", "static_scale", CONFIG_CHOICE, FIELD(quantization.static_scale), "\"maximum\"",
      .choices = static_scale_words, .decides_content = true,
      .help = "scale of static activations: of their largest value, or of least squared error"},

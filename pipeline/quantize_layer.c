@@ -218,8 +218,8 @@ static enum status compute_linear(struct layer_work *work, int index,
                                   struct quantized_linear *linear, struct error *error) {
     const struct quantize_job *job = work->job;
     float *shrink;
-    enum status status = clip_ranges(job->model, job->config, job->compute, work->layer, index,
-                                     &work->fold, &shrink, error);
+    enum status status = clip_ranges(job->model, job->config, job->compute, job->sample,
+                                     work->layer, index, &work->fold, &shrink, error);
     if (!status)
         status = round_linear(work, index, format, shrink, linear, error);
     free(shrink);

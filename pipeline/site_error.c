@@ -107,8 +107,8 @@ static enum status add_errors(struct site_measure *site, int index, int equalize
     if (!weight.data)
         status = error_set(error, STATUS_FAILED, "no memory to measure %s", rule->name);
     if (!status)
-        status = clip_ranges(basis->model, basis->config, basis->compute, basis->layer, index, fold,
-                             &shrink, error);
+        status = clip_ranges(basis->model, basis->config, basis->compute, basis->sample,
+                             basis->layer, index, fold, &shrink, error);
     if (!status)
         status = quantized_linear_compute(basis->model, basis->compute, basis->layer, index, fold,
                                           &measure->format, shrink, &linear, error);

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "kernels/memory.h"
+
 /* A thread looks this often (with a pause) for something to do before it sleeps: a few
  * microseconds, the time between two products of a layer, and less than waking costs. */
 enum { SPINS = 400 };
@@ -182,10 +184,9 @@ struct team *team_create(int threads, size_t scratch_bytes) {
     pthread_mutex_init(&team->mutex, NULL);
     pthread_cond_init(&team->wake, NULL);
     pthread_cond_init(&team->done, NULL);
-    const size_t rounded = (scratch_bytes + 64) / 64 * 64;
     for (int i = 0; i < threads; i++) {
         team->members[i] =
-            (struct member){.team = team, .index = i, .scratch = aligned_alloc(64, rounded)};
+            (struct member){.team = team, .index = i, .scratch = memory_allocate(scratch_bytes)};
         if (team->members[i].scratch == NULL) {
             for (int j = 0; j < i; j++)
                 free(team->members[j].scratch);

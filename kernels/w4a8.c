@@ -5,7 +5,7 @@
 
 #include "kernels/w4a8_layout.h"
 
-enum { BLOCK_ROWS = 256, MAX_COLUMNS = 48, MAX_PANELS = 8 };
+enum { BLOCK_ROWS = 256, MAX_COLUMNS = 48, MAX_PANELS = 16 };
 enum { SUM_BYTES = BLOCK_ROWS * MAX_COLUMNS * (int)sizeof(float) }; /* of a panel */
 
 /* A thread's scratch: levels of a block, sums, carries. */
@@ -87,9 +87,9 @@ static void finish_rows(const struct product *product, const struct item *item) 
                        w4a8_minimum(kernel->columns, product->n - item->n), product->streams);
 }
 
-/* A step of an item. `ahead`, what is read next, is fetched meanwhile. */
+/* A step of an item. */
 static void multiply_step(const struct product *product, const struct item *item,
-                          const struct w4a8_step *step, const uint8_t *ahead, int64_t ahead_bytes) {
+                          const struct w4a8_step *step, const struct w4a8_ahead ahead[2]) {
     const struct w4a8_layout *layout = &product->layout;
     const struct w4a8_kernel *kernel = layout->kernel;
     const struct w4a8_block block = open_block(product, item, step);
@@ -105,27 +105,30 @@ static void multiply_step(const struct product *product, const struct item *item
                     .all_groups = layout->grouping.groups,
                     .sums = item->sums,
                     .carries = item->carries,
-                    .ahead = ahead,
-                    .ahead_bytes = ahead_bytes,
+                    .ahead = {ahead[0], ahead[1]},
                 });
 }
 
-/* A step of all panels, then the first of the next step (or of the next item). */
-static void multiply_panels(const struct product *product, const struct item *items, int64_t panels,
-                            const struct w4a8_step *step, const struct w4a8_step *next) {
+/* What is read after panel i of so many: the next panel's levels (the item's next step, the next
+ * item), and a part of the next step's X. */
+static void find_ahead(const struct product *product, const struct item *items, int64_t panels,
+                       int64_t i, const struct w4a8_step *step, const struct w4a8_step *next,
+                       struct w4a8_ahead ahead[2]) {
     const struct w4a8_layout *layout = &product->layout;
     const bool last = next->group == layout->grouping.groups;
     const struct w4a8_step first = w4a8_step_of(&layout->grouping, 0, 0);
+    const struct w4a8_step *then = last ? &first : next;
     const uint8_t *end = product->weights + product->panels * layout->panel_bytes;
-    for (int64_t i = 0; i < panels; i++) {
-        const struct w4a8_step *then = i + 1 < panels ? step : last ? &first : next;
-        const uint8_t *panel =
-            i + 1 < panels || last ? items[i].panel + layout->panel_bytes : items[0].panel;
-        const uint8_t *ahead = panel < end ? step_levels(layout, panel, then) : end;
-        multiply_step(product, &items[i], step, ahead, ahead < end ? step_bytes(layout, then) : 0);
-        if (last)
-            finish_rows(product, &items[i]);
-    }
+    const uint8_t *panel =
+        i + 1 < panels || last ? items[i].panel + layout->panel_bytes : items[0].panel;
+    const struct w4a8_step *levels = i + 1 < panels ? step : then;
+    ahead[0] = panel < end ? (struct w4a8_ahead){step_levels(layout, panel, levels),
+                                                 step_bytes(layout, levels)}
+                           : (struct w4a8_ahead){end, 0};
+    const int64_t x_bytes = (items[i].m_end - items[i].m) * then->groups * then->count;
+    const int64_t begin = x_bytes * i / panels;
+    ahead[1] = (struct w4a8_ahead){w4a8_tile_at(&product->x, items[i].m, then) + begin,
+                                   x_bytes * (i + 1) / panels - begin};
 }
 
 /* Each step of all panels in turn: a step's part of X comes from afar once. */
@@ -150,7 +153,13 @@ static void run_item(const struct product *product, int64_t index, uint8_t *scra
     struct w4a8_step step = w4a8_step_of(&layout->grouping, 0, 0);
     while (step.group < layout->grouping.groups) {
         const struct w4a8_step next = w4a8_step_after(&layout->grouping, &step);
-        multiply_panels(product, items, panels, &step, &next);
+        for (int64_t i = 0; i < panels; i++) {
+            struct w4a8_ahead ahead[2];
+            find_ahead(product, items, panels, i, &step, &next, ahead);
+            multiply_step(product, &items[i], &step, ahead);
+            if (next.group == layout->grouping.groups)
+                finish_rows(product, &items[i]);
+        }
         step = next;
     }
 }

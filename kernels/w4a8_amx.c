@@ -30,12 +30,8 @@ static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes,
                    const uint8_t *zero_points) {
     const __m512i low = _mm512_set1_epi8(15);
     for (int lane = 0; lane < COLUMNS / TILE; lane++) {
-        /* A column's zero point is that of its four k. */
-        const __m512i zero =
-            zero_points == NULL ? _mm512_set1_epi8(LEVEL_BIAS)
-                                : _mm512_mullo_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((
-                                                         const void *)(zero_points + TILE * lane))),
-                                                     _mm512_set1_epi32(0x01010101));
+        const __m512i zero = zero_points == NULL ? _mm512_set1_epi8(LEVEL_BIAS)
+                                                 : spread_columns(zero_points + TILE * lane);
         for (int64_t at = lane * UNIT; at < bytes; at += 2 * UNIT) {
             UNROLL
             for (int i = 0; i < UNIT; i += 64) {
@@ -103,13 +99,14 @@ INLINE void convert(struct pending *pending, const struct scales *scales, const 
 
 /* Lines to be fetched, a few with each block. */
 struct ahead {
-    const uint8_t *at;
-    int64_t lines; /* with a block */
+    const char *at[2];
+    int64_t lines[2]; /* with a block */
 };
 
 INLINE void fetch_ahead(struct ahead *ahead) {
-    for (int64_t i = 0; i < ahead->lines; i++, ahead->at += 64)
-        __builtin_prefetch(ahead->at, 0, 2);
+    for (int i = 0; i < 2; i++)
+        for (int64_t line = 0; line < ahead->lines[i]; line++, ahead->at[i] += 64)
+            __builtin_prefetch(ahead->at[i], 0, 2);
 }
 
 /* Sums of the group before leave a tile just before it is cleared. */
@@ -239,7 +236,11 @@ static void multiply_part(const struct w4a8_block *block, const struct w4a8_rows
 
 static void multiply_rows(const struct w4a8_block *block, const struct w4a8_rows *rows) {
     const int64_t blocks = rows->rows / ROWS * block->groups * block->count / SPAN;
-    struct ahead ahead = {rows->ahead, (rows->ahead_bytes + 64 * blocks - 1) / (64 * blocks)};
+    struct ahead ahead;
+    for (int i = 0; i < 2; i++) {
+        ahead.at[i] = rows->ahead[i].at;
+        ahead.lines[i] = (rows->ahead[i].bytes + 64 * blocks - 1) / (64 * blocks);
+    }
     if (!block->opens || !block->closes) {
         multiply_part(block, rows, &ahead);
         return;

@@ -7,6 +7,12 @@
 
 #include "kernels/vector_avx512.h"
 
+/* 16 columns' bytes, each for its four k. */
+static inline __m512i spread_columns(const uint8_t *bytes) {
+    return _mm512_mullo_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)bytes)),
+                              _mm512_set1_epi32(0x01010101));
+}
+
 #define OWN_QUANTIZE
 /* 16 numbers as int32. The magnitude is limited as an integer: it orders like |x|, NaN at the top.
  */

@@ -1,5 +1,5 @@
-/* vpdpbusd: levels as unsigned bytes (q + 8, q + 128), activations as the broadcast signed ones. A
- * group's sums start at -(z + bias) * sum x. */
+/* vpdpbusd: levels as unsigned bytes (q + 8, q - z + 15, q + 128), activations as the broadcast
+ * signed ones. A group's sums start at -bias * sum x. */
 #include <immintrin.h>
 
 enum {
@@ -12,10 +12,32 @@ enum {
     NIBBLE_SIGN = 0
 };
 
+#define OWN_UNPACK
 #include "kernels/w4a8_avx512.h"
 #include "kernels/w4a8_body.h"
 
-enum { QUAD_BYTES = COLUMNS * 4 };
+enum { QUAD_BYTES = COLUMNS * 4, SUBTRACTED_BIAS = 15 };
+
+static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes,
+                   const uint8_t *zero_points) {
+    const __m512i low = _mm512_set1_epi8(15);
+    __m512i subtrahend[VECTORS];
+    UNROLL
+    for (int v = 0; v < VECTORS; v++)
+        subtrahend[v] = zero_points == NULL ? _mm512_setzero_si512()
+                                            : _mm512_sub_epi8(spread_columns(zero_points + 16 * v),
+                                                              _mm512_set1_epi8(SUBTRACTED_BIAS));
+    for (; bytes > 0; bytes -= UNIT, packed += UNIT, levels += 2 * UNIT) {
+        UNROLL
+        for (int v = 0; v < VECTORS; v++) {
+            const __m512i both = _mm512_loadu_si512(packed + 64 * v);
+            const __m512i high = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+            _mm512_storeu_si512(levels + 64 * v,
+                                _mm512_sub_epi8(_mm512_and_si512(both, low), subtrahend[v]));
+            _mm512_storeu_si512(levels + UNIT + 64 * v, _mm512_sub_epi8(high, subtrahend[v]));
+        }
+    }
+}
 
 static inline __m512i broadcast4(const int8_t *x) {
     int32_t four;
@@ -35,30 +57,21 @@ static inline __m512 scales_of(const char *grid, int v) {
     return _mm512_loadu_ps((const float *)(const void *)grid + 16 * v);
 }
 
-/* Without zero points a row has one start for all columns. */
+/* A row has one start for all columns. */
 static inline __attribute__((always_inline)) void
 open_sums(const int rows, __m512i total[ROWS][VECTORS], const struct w4a8_block *block,
-          const char *grid, const int32_t *x_sums, const int32_t *carry) {
+          const int32_t *x_sums, const int32_t *carry) {
     if (!block->opens) {
 #pragma GCC unroll 8
         for (int row = 0; row < rows; row++)
 #pragma GCC unroll 3
             for (int v = 0; v < VECTORS; v++)
                 total[row][v] = _mm512_loadu_si512(carry + row * COLUMNS + 16 * v);
-    } else if (block->has_zero_points) {
-#pragma GCC unroll 3
-        for (int v = 0; v < VECTORS; v++) {
-            const __m512i z = zero_points_of(true, 0, grid, v);
-#pragma GCC unroll 8
-            for (int row = 0; row < rows; row++)
-                total[row][v] = _mm512_mullo_epi32(z, _mm512_set1_epi32(x_sums[row]));
-        }
     } else {
-        const __m512i z = zero_points_of(false, block->zero_point, grid, 0);
 #pragma GCC unroll 8
         for (int row = 0; row < rows; row++)
             total[row][0] = total[row][1] = total[row][2] =
-                _mm512_mullo_epi32(z, _mm512_set1_epi32(x_sums[row]));
+                _mm512_set1_epi32(-block->zero_point * x_sums[row]);
     }
 }
 
@@ -85,7 +98,7 @@ static inline __attribute__((always_inline)) void multiply(const int rows,
         const uint8_t *w = block->weights + group * block->weight_stride;
         const char *grid = block->grid + group * block->grid_stride;
         __m512i total[ROWS][VECTORS];
-        open_sums(rows, total, block, grid, x_sums + group * rows, carry);
+        open_sums(rows, total, block, x_sums + group * rows, carry);
         for (int64_t k = 0; k < block->count; k += SPAN) {
             add_quad(rows, total, w, x);
             add_quad(rows, total, w + QUAD_BYTES, x + rows * 4);
@@ -210,6 +223,8 @@ const struct w4a8_kernel w4a8_avx512_vnni = {
     .x_span = 4,
     .bias4 = 8,
     .bias8 = 128,
+    .subtracts = true,
+    .subtracted_bias = SUBTRACTED_BIAS,
     .multiply = {multiply_rows, multiply_rows},
     .multiply_streams = {multiply_streams4, multiply_streams8},
     W4A8_BODY_FUNCTIONS,

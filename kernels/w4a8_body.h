@@ -112,16 +112,21 @@ static void finish(float *y, const float *sum, float scale, const float *bias, i
 typedef void multiply_tile(const struct w4a8_block *block, const int8_t *x, const int32_t *x_sums,
                            float *sum, int32_t *carry);
 
+/* One of so many parts. */
+static inline void fetch_part(const struct w4a8_ahead *ahead, int64_t part, int64_t parts) {
+    const char *at = (const char *)ahead->at, *end = at + ahead->bytes * (part + 1) / parts;
+    for (at += ahead->bytes * part / parts; at < end; at += 64)
+        __builtin_prefetch(at, 0, 2);
+}
+
 /* Tile after tile, by the function for its rows: by_rows[rows - 1]. */
 static inline void multiply_tiles(const struct w4a8_block *block, const struct w4a8_rows *rows,
                                   multiply_tile *const by_rows[ROWS]) {
     const int64_t tiles = (rows->rows + ROWS - 1) / ROWS;
-    const int64_t share = (rows->ahead_bytes + 64 * tiles - 1) / (64 * tiles) * 64;
-    const uint8_t *ahead = rows->ahead, *const ahead_end = ahead + rows->ahead_bytes;
     for (int64_t m = 0; m < rows->rows; m += ROWS) {
         const int64_t here = rows->rows - m < ROWS ? rows->rows - m : ROWS;
-        for (int64_t i = 0; i < share && ahead < ahead_end; i += 64, ahead += 64)
-            __builtin_prefetch(ahead, 0, 2);
+        for (int i = 0; i < 2; i++)
+            fetch_part(&rows->ahead[i], m / ROWS, tiles);
         by_rows[here - 1](block, rows->x + m * block->groups * block->count,
                           rows->x_sums + m * rows->all_groups + rows->first_group * here,
                           rows->sums + m * COLUMNS, rows->carries + m * COLUMNS);

@@ -40,9 +40,11 @@ struct w4a8_rows {
     int64_t first_group, all_groups;
     float *sums;      /* (rows, columns) */
     int32_t *carries; /* (rows, columns) */
-    /* Memory that is read next: to be fetched meanwhile. */
-    const uint8_t *ahead;
-    int64_t ahead_bytes;
+    /* Memory that is read next (levels, X): to be fetched meanwhile. */
+    struct w4a8_ahead {
+        const void *at;
+        int64_t bytes;
+    } ahead[2];
 };
 
 /* One row of X against up to W4A8_STREAMS panels, whole rows, read side by side. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/divergence.h"
+#include "kernels/memory.h"
 #include "pipeline/quantized_model.h"
 #include "pipeline/stored.h"
 #include "pipeline/timing.h"
@@ -13,7 +14,7 @@
 enum { BLOCK = 4096 };
 
 static void *allocate(size_t bytes) {
-    return aligned_alloc(64, (bytes + 64) & ~(size_t)63);
+    return memory_allocate(bytes);
 }
 
 static const struct tensor *head_tensor(const struct model *model) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/memory.h"
 #include "kernels/w4a8.h"
 #include "pipeline/stored.h"
 
@@ -142,7 +143,7 @@ static enum status no_memory(const struct quantized_model *quantized, const char
 /* All elements as they are stored, malloc'ed. */
 static enum status read_stored(const struct quantized_model *quantized, const char *path,
                                size_t bytes, void **stored, struct error *error) {
-    *stored = aligned_alloc(64, (bytes + 64) & ~(size_t)63);
+    *stored = memory_allocate(bytes);
     if (!*stored)
         return no_memory(quantized, path, bytes, error);
     const enum status status = checkpoint_read(quantized->file, path, *stored, error);
@@ -224,7 +225,7 @@ enum status quantized_model_matrix(const struct quantized_model *quantized, cons
         return status;
     }
     const size_t count = (size_t)(rows * columns), bytes = count * number_size(*type);
-    void *converted = aligned_alloc(64, (bytes + 64) & ~(size_t)63);
+    void *converted = memory_allocate(bytes);
     if (converted)
         convert(converted, *type, *data, stored_as, count);
     free(*data);

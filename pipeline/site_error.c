@@ -4,13 +4,14 @@
 #include <string.h>
 
 #include "kernels/matmul.h"
+#include "kernels/memory.h"
 #include "kernels/w4a8.h"
 #include "pipeline/clip_ranges.h"
 #include "pipeline/quantize_linear.h"
 #include "pipeline/weights.h"
 
 static void *allocate(size_t bytes) {
-    return aligned_alloc(64, (bytes + 64) & ~(size_t)63);
+    return memory_allocate(bytes);
 }
 
 /* A layer being measured. */

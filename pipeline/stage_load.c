@@ -5,12 +5,13 @@
 #include <string.h>
 
 #include "pipeline/plan.h"
+#include "kernels/memory.h"
 #include "pipeline/stage_quantized.h"
 #include "pipeline/weights.h"
 
 /* 64-byte aligned, size rounded up; NULL only when memory runs out. */
 static void *allocate(size_t bytes) {
-    return aligned_alloc(64, (bytes + 64) & ~(size_t)63);
+    return memory_allocate(bytes);
 }
 
 /* A norm's weight and bias; both may be NULL. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/memory.h"
 #include "pipeline/stored.h"
 
 enum { PATH_BYTES = 300 };
@@ -62,7 +63,7 @@ static enum status read_weight(struct loading *loading, size_t bytes,
                                checkpoint_rows_function *take, struct error *error) {
     char path[PATH_BYTES];
     struct stage_linear *linear = loading->linear;
-    linear->owned = aligned_alloc(64, (bytes + 64) & ~(size_t)63);
+    linear->owned = memory_allocate(bytes);
     if (!linear->owned)
         return error_set(error, STATUS_FAILED, "%s: no memory for %s (%zu bytes)",
                          loading->quantized->path, loading->kind->group, bytes);

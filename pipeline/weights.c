@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "kernels/memory.h"
+
 enum number_type weights_number_type(const struct tensor *tensor, enum run_precision precision) {
     switch (tensor->type) {
     case TENSOR_F32:
@@ -108,7 +110,7 @@ enum status weights_load_tensor(const struct model *model, struct team *team,
                                      .stride = columns};
     if (!bytes)
         return STATUS_OK;
-    *owned = aligned_alloc(64, (bytes + 64) & ~(size_t)63);
+    *owned = memory_allocate(bytes);
     if (!*owned)
         return error_set(error, STATUS_FAILED, "%s: no memory to decode %s (%zu bytes)",
                          model_source_path(model->source), tensor->name, bytes);

@@ -4,8 +4,8 @@
  * Weights come from memory: each call takes the next of enough matrices to exceed the last-level
  * cache. The contenders take turns, call by call, and each figure is the best of its calls, in
  * GOP/s (a multiplication and an addition are two). `ours` counts quantizing the activations, `run`
- * does not. oneDNN gets X as int8 already; `packed` also W in the layout that it likes best. Usage:
- * bench_w4a8 [PATH [THREADS...]] */
+ * does not. oneDNN gets X as int8 already; `packed` also W in the layout that it likes best. All
+ * matrices, its own too, lie in large pages. Usage: bench_w4a8 [PATH [THREADS...]] */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +15,7 @@
 #include <dnnl.h>
 #include <omp.h>
 
+#include "kernels/memory.h"
 #include "kernels/w4a8.h"
 #include "tests/bench/measure.h"
 
@@ -25,7 +26,7 @@ struct shape {
 };
 
 static void *allocate(size_t bytes) {
-    void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    void *memory = memory_allocate(bytes);
     if (memory == NULL) {
         fprintf(stderr, "bench_w4a8: out of memory\n");
         exit(3);
@@ -142,13 +143,20 @@ struct onednn {
 static dnnl_memory_t memory_create(const struct onednn *one, int argument) {
     const dnnl_memory_desc_t *layout =
         dnnl_primitive_desc_query_md(one->description, dnnl_query_exec_arg_md, argument);
+    const size_t bytes = dnnl_memory_desc_get_size(layout);
+    void *values = allocate(bytes);
     dnnl_memory_t memory;
-    void *values;
-    check(dnnl_memory_create(&memory, layout, one->engine, DNNL_MEMORY_ALLOCATE), "memory");
-    check(dnnl_memory_get_data_handle(memory, &values), "handle");
+    check(dnnl_memory_create(&memory, layout, one->engine, values), "memory");
     if (argument != DNNL_ARG_DST)
-        fill(values, dnnl_memory_desc_get_size(layout));
+        fill(values, bytes);
     return memory;
+}
+
+static void memory_destroy(dnnl_memory_t memory) {
+    void *values;
+    check(dnnl_memory_get_data_handle(memory, &values), "handle");
+    dnnl_memory_destroy(memory);
+    free(values);
 }
 
 static struct onednn onednn_create(const struct shape *shape, bool packed) {
@@ -188,9 +196,9 @@ static void onednn_call(struct onednn *one, int call) {
 
 static void onednn_free(struct onednn *one) {
     for (int i = 0; i < one->count; i++)
-        dnnl_memory_destroy(one->w[i]);
-    dnnl_memory_destroy(one->x);
-    dnnl_memory_destroy(one->y);
+        memory_destroy(one->w[i]);
+    memory_destroy(one->x);
+    memory_destroy(one->y);
     dnnl_primitive_destroy(one->primitive);
     dnnl_primitive_desc_destroy(one->description);
     dnnl_stream_destroy(one->stream);

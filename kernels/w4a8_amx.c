@@ -106,7 +106,7 @@ struct ahead {
 INLINE void fetch_ahead(struct ahead *ahead) {
     for (int i = 0; i < 2; i++)
         for (int64_t line = 0; line < ahead->lines[i]; line++, ahead->at[i] += 64)
-            __builtin_prefetch(ahead->at[i], 0, 2);
+            w4a8_fetch(ahead->at[i]);
 }
 
 /* Sums of the group before leave a tile just before it is cleared. */

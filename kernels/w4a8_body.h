@@ -116,7 +116,7 @@ typedef void multiply_tile(const struct w4a8_block *block, const int8_t *x, cons
 static inline void fetch_part(const struct w4a8_ahead *ahead, int64_t part, int64_t parts) {
     const char *at = (const char *)ahead->at, *end = at + ahead->bytes * (part + 1) / parts;
     for (at += ahead->bytes * part / parts; at < end; at += 64)
-        __builtin_prefetch(at, 0, 2);
+        w4a8_fetch(at);
 }
 
 /* Tile after tile, by the function for its rows: by_rows[rows - 1]. */

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pipeline/plan.h"
 #include "kernels/memory.h"
+#include "pipeline/plan.h"
 #include "pipeline/stage_quantized.h"
 #include "pipeline/weights.h"
 

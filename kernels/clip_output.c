@@ -177,7 +177,27 @@ static void fold_row(const struct quantize_source *source, int64_t row, float *w
         weights[c] *= source->column_multiplier[c];
 }
 
-/* errors = weights - (q - z) s, for one row whose nibbles begin at nibble `begin`. */
+/* errors (count) = weights - (q - z) s, of a group whose nibbles begin at nibble `at`. */
+static void subtract_group(const float *weights, const uint8_t *nibbles, int64_t at, int64_t count,
+                           int zero, float scale, float *errors) {
+    int64_t c = 0;
+    if (at % 2 == 0) {
+        const uint8_t *bytes = nibbles + at / 2;
+#pragma omp simd
+        for (int64_t i = 0; i < count / 2; i++) {
+            const int byte = bytes[i];
+            errors[2 * i] = weights[2 * i] - (float)((byte >> 4 ^ 8) - zero) * scale;
+            errors[2 * i + 1] = weights[2 * i + 1] - (float)(((byte & 15) ^ 8) - zero) * scale;
+        }
+        c = count / 2 * 2;
+    }
+    for (; c < count; c++) {
+        const int nibble = nibbles[(at + c) / 2] >> ((at + c) % 2 ? 0 : 4) & 15;
+        errors[c] = weights[c] - (float)((nibble ^ 8) - zero) * scale;
+    }
+}
+
+/* The same of one row, whose nibbles begin at nibble `begin`. */
 static void subtract_levels(const struct band *band, const struct clip_output_sample *sample,
                             int64_t row, int64_t begin, bool symmetric, float *errors) {
     const float *weights = band->weights + row * band->columns;
@@ -185,11 +205,8 @@ static void subtract_levels(const struct band *band, const struct clip_output_sa
         const float scale = band->scales[row * band->groups + g];
         const int zero = symmetric ? 0 : band->zero_points[row * band->groups + g];
         const int64_t first = g * sample->group_size;
-        for (int64_t c = first; c < first + group_width(sample, g); c++) {
-            const int64_t at = begin + c;
-            const int nibble = band->nibbles[at / 2] >> (at % 2 ? 0 : 4) & 15;
-            errors[c] = weights[c] - (float)((nibble ^ 8) - 8 - zero) * scale;
-        }
+        subtract_group(weights + first, band->nibbles, begin + first, group_width(sample, g),
+                       zero + 8, scale, errors + first);
     }
 }
 

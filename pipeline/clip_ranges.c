@@ -1,5 +1,6 @@
 #include "pipeline/clip_ranges.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -69,7 +70,19 @@ static void search_rows(void *context, int64_t begin, int64_t end, int thread) {
     free(scratch);
 }
 
-/* The sample as the folded weights meet it: divided by the scale of the site. */
+/* Divide each row of x (rows, columns) by its length. */
+static void normalize_rows(float *x, int64_t rows, int64_t columns) {
+    for (int64_t row = 0; row < rows; row++, x += columns) {
+        double sum = 0;
+        for (int64_t c = 0; c < columns; c++)
+            sum += (double)x[c] * (double)x[c];
+        const float factor = sum > 0 ? (float)(1 / sqrt(sum)) : 1;
+        for (int64_t c = 0; c < columns; c++)
+            x[c] *= factor;
+    }
+}
+
+/* The sample as the folded weights meet it, divided by the scale of the site; all tokens alike. */
 static bool prepare_sample(struct clip_task *task, const struct site_sample *sample, int layer,
                            enum site site, const float *scale) {
     if (task->rule != CLIP_OUTPUT)
@@ -78,6 +91,7 @@ static bool prepare_sample(struct clip_task *task, const struct site_sample *sam
     if (!x)
         return false;
     site_sample_rows(sample, layer, site, scale, x);
+    normalize_rows(x, sample->tokens, task->columns);
     const bool prepared = clip_output_prepare(task->compute, x, sample->tokens, task->columns,
                                               task->format.group_size, &task->sample);
     free(x);

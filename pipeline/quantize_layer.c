@@ -369,6 +369,7 @@ static enum status do_layer(const struct quantize_job *job, int layer,
         from_first / work.team.step >= work.team.size)
         return STATUS_OK;
     share_linears(job->model, work.team.size, work.member_of);
+    weights_prefetch_layer(job->model, layer);
     enum status status = decide_layer(&work, error);
     if (status)
         return status;

@@ -158,6 +158,8 @@ static enum status reserve_quantized(struct stage *stage, struct error *error) {
 
 enum status stage_hold(struct stage *stage, int begin, int end, struct error *error) {
     release_layers(stage);
+    for (int layer = begin; !stage->quantized && layer < end; layer++)
+        weights_prefetch_layer(stage->model, layer);
     stage->held_begin = begin;
     stage->held_end = end;
     enum status status = STATUS_OK;
@@ -165,13 +167,6 @@ enum status stage_hold(struct stage *stage, int begin, int end, struct error *er
         status = stage->quantized ? stage_load_quantized_layer(stage, layer, error)
                                   : load_layer(stage, layer, error);
     return status ? status : reserve_quantized(stage, error);
-}
-
-static void prefetch_layer(const struct stage *stage, int layer) {
-    const struct model *model = stage->model;
-    for (int i = 0; i < model->architecture->linear_count; i++)
-        tensor_prefetch(
-            model_layer_tensor(model, layer, model->architecture->linears[i].name, ".weight"));
 }
 
 enum status stage_enter_pass(struct stage *stage, int passes, int pass, struct error *error) {
@@ -183,7 +178,7 @@ enum status stage_enter_pass(struct stage *stage, int passes, int pass, struct e
                           ? end
                           : stage->layer_begin + plan_stage_begin(layers, passes, pass + 2);
     for (int layer = end; !status && layer < ahead; layer++)
-        prefetch_layer(stage, layer);
+        weights_prefetch_layer(stage->model, layer);
     return status;
 }
 

@@ -125,6 +125,12 @@ enum status weights_load(const struct model *model, struct team *team, int layer
     return weights_load_tensor(model, team, tensor, precision, weight, owned, error);
 }
 
+void weights_prefetch_layer(const struct model *model, int layer) {
+    for (int i = 0; i < model->architecture->linear_count; i++)
+        tensor_prefetch(
+            model_layer_tensor(model, layer, model->architecture->linears[i].name, ".weight"));
+}
+
 enum status weights_load_vector(const struct model *model, const struct tensor *tensor,
                                 float **vector, struct error *error) {
     *vector = NULL;

@@ -28,6 +28,8 @@ enum status weights_decode(const struct model *model, struct team *team,
 enum status weights_load(const struct model *model, struct team *team, int layer,
                          const struct linear_rule *rule, enum run_precision precision,
                          struct matmul_weight *weight, void **owned, struct error *error);
+/* Let the system read a layer's linears from their file ahead of their use. */
+void weights_prefetch_layer(const struct model *model, int layer);
 /* A vector (bias, norm) as f32, malloc'ed; *vector is NULL where `tensor` is. */
 enum status weights_load_vector(const struct model *model, const struct tensor *tensor,
                                 float **vector, struct error *error);

@@ -109,14 +109,17 @@ for round in 1 2 3; do
         ranks=$((RANDOM % 4 + 1)) delay=$((RANDOM % milliseconds + 300))
         rm -rf pids
         mkdir pids
-        mpirun -n $ranks sh rank.sh "$program" --set run.stages=$((RANDOM % ranks + 1)) long.toml >log 2>&1 &
+        waves=()
+        [ $((RANDOM % 2)) = 0 ] || waves=(--set run.layers_held=2 --set run.wave=9 --set run.spill=always)
+        mpirun -n $ranks sh rank.sh "$program" --set run.stages=$((RANDOM % ranks + 1)) "${waves[@]}" \
+            long.toml >log 2>&1 &
         pid=$!
         sleep "$((delay / 1000)).$(printf %03d $((delay % 1000)))"
         mapfile -t pids < <(cat pids/* 2>/dev/null)
         kill "-$([ $((RANDOM % 2)) = 0 ] && echo USR1 || echo KILL)" "${pids[@]}" 2>/dev/null || true
         status=0
         wait $pid 2>/dev/null || status=$?
-        stops+=" $ranks ranks after $delay ms: $status;"
+        stops+=" $ranks ranks${waves[*]:+ in waves} after $delay ms: $status;"
         [ $status != 0 ] || break
         kept=$((kept + $(find out.parts -name 'hessian-*.state' 2>/dev/null | wc -l)))
     done

@@ -284,6 +284,7 @@ static void multiply_step(const struct product *product, const struct step *step
             const int64_t fetch_end = minimum(fetched + share, next->rows);
             tile.sum = sums_at(kernel, &block, buffers->sum, step->n + row, m);
             tile.w = w + row * tile.w_stride;
+            tile.ahead_count = fetch_end - fetched;
             for (int64_t i = 0; i < kernel->ahead_rows; i++)
                 tile.ahead[i] =
                     fetched + i < fetch_end ? next_w + (fetched + i) * product->row_bytes : tile.w;

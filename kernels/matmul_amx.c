@@ -17,10 +17,13 @@ enum {
 };
 _Static_assert(ROWS *K_BLOCK * sizeof(uint16_t) <= MATMUL_PANEL_BYTES, "a panel fits the scratch");
 
-/* A line of each of the rows that are fetched ahead. */
+/* A line of each of the rows that are fetched ahead: of one, or of all. */
 static inline void fetch(const struct matmul_tile *tile, int64_t k) {
+    __builtin_prefetch(tile->ahead[0] + k * tile->ahead_size, 0, 2);
+    if (tile->ahead_count <= 1)
+        return;
     UNROLL
-    for (int i = 0; i < AHEAD_ROWS; i++)
+    for (int i = 1; i < AHEAD_ROWS; i++)
         __builtin_prefetch(tile->ahead[i] + k * tile->ahead_size, 0, 2);
 }
 

@@ -38,7 +38,8 @@ struct matmul_tile {
     bool first;
     bool direct; /* w lies in the file, not in a panel */
     char *keep;  /* direct and tiled: the panel to copy w into on the way, or NULL */
-    const char *ahead[MATMUL_AHEAD_ROWS];
+    const char *ahead[MATMUL_AHEAD_ROWS]; /* beyond the first ahead_count: anything near */
+    int64_t ahead_count;
     int64_t ahead_size;
 };
 

@@ -41,6 +41,7 @@ attribute() {
 }
 
 # method MODEL "ALPHA" "POLICY WEIGHT_BITS GROUP_SIZE SYMMETRIC of the first linear" SET ...
+# The third is a pattern.
 method() {
   local model=$1 alpha=$2 expected=$3
   shift 3
@@ -51,7 +52,8 @@ method() {
   local linear=model/layers/0/self_attn/q_proj found
   [ "${model#bloom}" = "$model" ] || linear=transformer/h/0/self_attention/query_key_value
   found=$(for name in input_policy weight_bits group_size symmetric; do attribute $linear $name; done | xargs)
-  if [ "$found" != "$expected" ]; then
+  # shellcheck disable=SC2053
+  if [[ $found != $expected ]]; then
     echo "FAIL: $model $*: $linear has the attributes $found, not $expected"
     exit 1
   fi
@@ -73,3 +75,7 @@ method llama_gqa 0.5 "equalized-dynamic 8 0 1" quantization.method=smoothquant
 method bloom12 0.8 "equalized 4 24 1" quantization.method=smoothquant quantization.alpha=0.8 \
   quantization.policy=static quantization.weight_bits=4 quantization.symmetric=true output.compression=zstd
 method qwen2 clipped "static 4 24 0" quantization.clip=mse quantization.v0=1000 quantization.v1=1000
+# Chosen by measuring: any policy.
+method bloom12 clipped "* 4 24 0" quantization.policy=error quantization.clip=output \
+  quantization.static_scale=least-squares
+method qwen2 "" "* 8 0 1" quantization.policy=error quantization.weight_bits=8

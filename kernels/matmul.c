@@ -136,6 +136,7 @@ struct product {
     int64_t w_size, row_bytes; /* of an element of W (0: 4-bit levels), from row to row */
     int64_t block_rows;        /* of W */
     int64_t fetch_rows;        /* that a tile has fetched at most */
+    bool near;                 /* X stays in the cache */
     int64_t m_blocks;
     int parts;
     bool far; /* see store of matmul_kernel */
@@ -249,6 +250,19 @@ static float *sums_at(const struct matmul_kernel *kernel, const struct block *bl
     return sum + tile * kernel->panel_rows * kernel->width;
 }
 
+/* The part that a panel has fetched of the X that its tile of columns needs for the next k, of this
+ * block or the next one; NULL: none. */
+static const char *ahead_of_x(const struct product *product, const struct step *step, int64_t n,
+                              int64_t m, int64_t width) {
+    const struct matmul_kernel *kernel = product->kernel;
+    const int64_t after = step->k + step->count, k = after < product->x->columns ? after : 0;
+    const int64_t count = minimum(kernel->k_block, product->x->columns - k);
+    const int64_t part = (step->n - n) / kernel->panel_rows * kernel->k_block * MATMUL_AHEAD_X;
+    if (!kernel->tiled || product->near || part >= count * width * element_bytes(kernel))
+        return NULL;
+    return packed_at(kernel, product->x, m, k, width) + part;
+}
+
 /* Whether the step's rows have all their products when it is done. */
 static bool is_last_of_rows(const struct product *product, const struct step *step) {
     return step->k + step->count == product->w->columns && step->part + 1 == product->parts;
@@ -277,6 +291,7 @@ static void multiply_step(const struct product *product, const struct step *step
         const int64_t vectors = width / kernel->vector;
         const char *w = direct ? step_weights(product, step) : buffers->panel;
         tile.x = packed_at(kernel, product->x, m, step->k, width);
+        tile.ahead_x = ahead_of_x(product, step, block.n, m, width);
         tile.direct = direct;
         tile.w_stride = direct ? product->row_bytes : kernel->panel_stride;
         tile.keep = direct && m + width < block.m_end ? buffers->panel : NULL;
@@ -376,6 +391,7 @@ static struct product begin_product(float *y, int64_t y_stride, const struct mat
         .fetch_rows = near || kernel->fetch_rows == 0 ? kernel->panel_rows : kernel->fetch_rows,
         .m_blocks = (packed->rows + MATMUL_SUM_COLUMNS - 1) / MATMUL_SUM_COLUMNS,
         .parts = !is_int4 && weight->type == NUMBER_F16 && kernel->element == NUMBER_BF16 ? 2 : 1,
+        .near = near,
         .far = packed->rows * weight->rows * (int64_t)sizeof *y >= MATMUL_FAR_BYTES,
         .team = team,
     };

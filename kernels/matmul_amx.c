@@ -15,6 +15,7 @@ enum {
     K_BLOCK = 512,
     NEAR_BYTES = 1 << 20, /* half of the second-level cache */
 };
+_Static_assert(MATMUL_AHEAD_X *TILE_K == 2 * ROW, "two lines a step");
 _Static_assert(ROWS *K_BLOCK * sizeof(uint16_t) <= MATMUL_PANEL_BYTES, "a panel fits the scratch");
 
 /* A line of each of the rows that are fetched ahead: of one, or of all. */
@@ -64,6 +65,11 @@ static inline __attribute__((always_inline)) void multiply_2x2(const struct matm
         TILE_DOT_BF16(2, 5, 6);
         __builtin_prefetch(next_sum + 3 * ROW, 1, 3);
         TILE_DOT_BF16(3, 5, 7);
+        if (tile->ahead_x != NULL) {
+            const char *ahead = tile->ahead_x + k * MATMUL_AHEAD_X;
+            __builtin_prefetch(ahead, 0, 2);
+            __builtin_prefetch(ahead + ROW, 0, 2);
+        }
         w += step;
         kept += 2 * TILE_BYTES;
         x += 2 * TILE_BYTES;

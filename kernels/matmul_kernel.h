@@ -17,6 +17,7 @@ enum {
     MATMUL_SUM_STRIDE = MATMUL_SUM_COLUMNS + 16, /* no power of two, for the caches' sake */
     MATMUL_BLOCK_ROWS = 512,                     /* W rows whose sums are kept at once, at most */
     MATMUL_AHEAD_ROWS = 4,                       /* rows that a micro-kernel fetches, at most */
+    MATMUL_AHEAD_X = 4,                          /* bytes of X fetched for each k of a tile */
     MATMUL_K_BLOCK = 1024,                       /* k of a panel, at most */
     MATMUL_FAR_BYTES = 2 << 20,                  /* y of this size does not stay in the cache */
     MATMUL_PANEL_BYTES = 52 * 1024,              /* of a panel, at most */
@@ -41,6 +42,8 @@ struct matmul_tile {
     const char *ahead[MATMUL_AHEAD_ROWS]; /* beyond the first ahead_count: anything near */
     int64_t ahead_count;
     int64_t ahead_size;
+    const char
+        *ahead_x; /* tiled: of the next block of X, MATMUL_AHEAD_X bytes for each k, or NULL */
 };
 
 struct matmul_kernel {

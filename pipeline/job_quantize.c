@@ -118,9 +118,11 @@ static enum status take_samples(struct job *job, struct error *error) {
         ids ? STATUS_OK
             : error_set(error, STATUS_FAILED, "no memory for %lld tokens", (long long)count),
         error);
-    for (int64_t row = 0; !status && row < job->windows.samples; row++)
-        MPI_Bcast(ids + row * job->windows.sequence_length, (int)job->windows.sequence_length,
-                  MPI_INT32_T, 0, MPI_COMM_WORLD);
+    /* In pieces: counts are ints. */
+    enum { PIECE = 1 << 24 };
+    for (int64_t at = 0; !status && at < count; at += PIECE)
+        MPI_Bcast(ids + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_INT32_T, 0,
+                  MPI_COMM_WORLD);
     timing_add(&job->timing, SECTION_SAMPLE, &since);
     if (!status && !calibration->random_tokens)
         log_info("%lld windows of %lld tokens from %lld documents", (long long)job->windows.samples,

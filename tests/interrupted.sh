@@ -62,14 +62,35 @@ signal() {
     [ "${#pids[@]}" = 0 ] || kill "-$1" "${pids[@]}" 2>/dev/null || true
 }
 
-# Wait for the job's end, of its ranks too: status.
+# Whether a rank's process is there; one that nobody has waited for yet is not.
+ranks_live() {
+    local file rank stat
+    for file in pids/[0-9]*; do
+        { read -r rank <"$file" && read -r stat <"/proc/$rank/stat"; } 2>/dev/null || continue
+        stat=${stat##*) }
+        [ "${stat%% *}" = Z ] || return 0
+    done
+    return 1
+}
+
+# Wait for the job's end, of its ranks too: status. Open MPI's launcher with PMIx 4.2 (Debian 12)
+# sometimes hangs, or crashes, at its own end when a rank was killed: it is counted, and killed.
+launcher_hangs=0
 await() {
+    local tries=0
+    while kill -0 "$pid" 2>/dev/null && [ $tries -le 1200 ]; do
+        if ranks_live; then tries=0; else tries=$((tries + 1)); fi
+        sleep 0.05
+    done
+    if [ $tries -gt 1200 ]; then
+        kill -9 "$pid" 2>/dev/null || true
+        launcher_hangs=$((launcher_hangs + 1))
+        echo "the launcher hangs 60 s after its ranks have ended"
+    fi
     status=0
     { wait "$pid" || status=$?; } 2>/dev/null
-    local rank tries=0
-    for rank in $(cat pids/* 2>/dev/null); do
-        while kill -0 "$rank" 2>/dev/null && [ $((tries += 1)) -le 1000 ]; do sleep 0.02; done
-    done
+    tries=0
+    while ranks_live && [ $((tries += 1)) -le 1000 ]; do sleep 0.02; done
     [ $tries -le 1000 ] || fail "a rank lives on 20 s after its job"
     pid=
     rm -rf "${segments:?}"/* session/*

@@ -176,5 +176,6 @@ printf 'killed while'
 for phase in starting calibrating reduction quantizing writing merging; do printf ' %s: %d,' $phase "${tally[$phase]}"; done
 echo " ended before: ${tally[complete]}; one rank ${victims[one]}, all ${victims[all]}, all with the launcher ${victims[launcher]}"
 [ $ages = 0 ] || echo "age of the state of $ages ranks when killed: $((ages_sum / ages)) ms on average, $age_most ms at most"
+[ $launcher_hangs = 0 ] || echo "the launcher hung $launcher_hangs times after a kill"
 echo "$checked resumed runs checked, $failed failed"
 [ $failed = 0 ]

@@ -138,6 +138,46 @@ if [ "$faults" != none ]; then
     done
 fi
 
+# --- a small disk that is too full from the start, or fills up while the run calibrates
+# leave KIBIBYTES: take all other room of it.
+leave() {
+    local free
+    free=$(df --output=avail -k . | tail -1)
+    head -c $(((free - $1) * 1024)) /dev/zero >filling 2>/dev/null || true
+}
+mkdir small
+if mount -t tmpfs -o size=64m fptq-small small 2>/dev/null; then
+    trap 'umount --lazy "$folder/small"; interrupted_close' EXIT
+    cd small
+    cp ../config.toml ../rank.sh .
+    ln -s ../reference.h5 ../log .
+    leave 500
+    run 2
+    { [ "$status" = 1 ] && grep -q "the disk is too full" log; } || fail "a full disk: status $status"
+    rm filling
+    for free in 60 300 1700; do # too little for the first layer, for all, for merging
+        start 2
+        await_ranks 2
+        await_state
+        leave $free
+        await
+        if [ "$status" = 0 ]; then
+            echo "the disk was full too late"
+        else
+            { [ "$status" = 3 ] && [ "$(grep -c 'error: .*No space left' log)" = 1 ] && [ ! -e out.h5 ]; } ||
+                fail "$free KiB left: status $status"
+            echo "$free KiB left: $(grep 'error: ' log)"
+        fi
+        rm -f filling out.h5
+        finish_run "$free KiB left"
+    done
+    cd ..
+    umount --lazy small
+    trap interrupted_close EXIT
+else
+    echo "no small file system can be mounted here: left out"
+fi
+
 # --- a second run at the same time is refused; a rank that hangs is named
 start 2
 await_ranks 2

@@ -143,23 +143,34 @@ submit() {
 # field NAME: of the job, as SLURM has it.
 field() { scontrol show job "$job" 2>/dev/null | tr ' ' '\n' | sed -n "s/^$1=//p" | head -1; }
 
-# Until the job is over: status, rounds. A requeued job is not left waiting two minutes.
+# Until the job is over: status, rounds. A requeued job is not left waiting two minutes, but three
+# seconds: within the second the node takes it for the one that it has just ended.
 await_job() {
-    local state
+    local state pending=0
     while true; do
         state=$(field JobState)
         case $state in
             PENDING)
-                [ "$(field Restarts)" = 0 ] || scontrol update "jobid=$job" StartTime=now 2>/dev/null || true
+                [ "$(field Restarts)" = 0 ] || [ $((pending += 1)) -le 10 ] || scontrol update "jobid=$job" StartTime=now 2>/dev/null || true
                 ;;
-            RUNNING | COMPLETING | CONFIGURING) [ $# = 0 ] || "$@" ;;
-            *) break ;;
+            COMPLETED | CANCELLED | FAILED | TIMEOUT | NODE_FAIL | OUT_OF_MEMORY | BOOT_FAIL | DEADLINE)
+                break
+                ;;
+            *)
+                pending=0
+                [ $# = 0 ] || "$@"
+                ;;
         esac
         sleep 0.3
     done
     status=$(field ExitCode)
     status=${status%%:*} rounds=$(($(field Restarts) + 1))
-    [ "$state" != COMPLETED ] || status=0
+    if [ "$state" = COMPLETED ]; then
+        status=0
+    elif [ "$state" != CANCELLED ]; then
+        echo "job $job is $state:"
+        grep -h "JobId=$job\|job $job\|error" "$cluster"/slurm*.log | tail -20
+    fi
     echo "$*" >arguments
 }
 

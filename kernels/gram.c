@@ -6,7 +6,14 @@
 #include "kernels/gptq.h"
 
 /* Channels in a block of the product: less where there are few, so that all threads have some. */
-enum { MOST_ROWS = 256, FEW_ROWS = 64, MANY_CHANNELS = 1024, COLUMNS = 256, PUT_CHANNELS = 64 };
+enum {
+    MOST_ROWS = 256,
+    FEW_ROWS = 64,
+    MANY_CHANNELS = 1024,
+    COLUMNS = 256,
+    PUT_CHANNELS = 64,
+    AHEAD_ROWS = 3
+};
 
 static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -102,6 +109,15 @@ static void add_row(int64_t *sums, const float *products, int64_t count, double 
     }
 }
 
+/* Each row of the triangle is in other pages: what is wanted soon is asked for. */
+static void fetch_row(const struct adding *adding, int64_t row, int64_t column, int64_t columns) {
+    if (row >= adding->channels || column < row)
+        return;
+    const int64_t *sums = adding->sums + gptq_packed_at(adding->channels, row, column);
+    for (int64_t i = 0; i < columns; i += 8)
+        __builtin_prefetch(sums + i, 1);
+}
+
 /* The triangle's part in rows row .. row + rows - 1 and columns column .. column + columns - 1.
  * No product is larger than the squares on the diagonal. */
 static void add_products(struct adding *adding, const float *products, int64_t row, int64_t rows,
@@ -112,6 +128,7 @@ static void add_products(struct adding *adding, const float *products, int64_t r
         int64_t *to = adding->sums + gptq_packed_at(adding->channels, i, begin);
         if (begin >= column + columns)
             continue;
+        fetch_row(adding, i + AHEAD_ROWS, column, columns);
         if (begin == i && !(fabs((double)*from * adding->unit) < 0x1p50)) {
             atomic_store(&adding->too_large, true);
             return;

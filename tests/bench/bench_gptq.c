@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "kernels/gptq.h"
+#include "kernels/gram.h"
 #include "tests/bench/measure.h"
 #include "tests/random.h"
 
@@ -33,6 +34,34 @@ static void round_rows(void *context, int64_t begin, int64_t end, int thread) {
                            row + (left < GPTQ_ROWS ? left : GPTQ_ROWS), &rows, scratch);
     }
     free(scratch);
+}
+
+/* A block of tokens: put in place, then added. */
+static void measure_gram(const struct compute *compute, int64_t *sums, int64_t columns) {
+    const size_t values = (size_t)(GRAM_BLOCK * columns);
+    float *x = malloc(values * sizeof *x);
+    void *block = aligned_alloc(64, (gram_block_bytes(MATMUL_BF16, columns) + 63) & ~(size_t)63);
+    void *work = aligned_alloc(64, gram_work_bytes(compute, MATMUL_BF16));
+    for (size_t i = 0; i < values; i++)
+        x[i] = (float)(i % 13) - 6;
+    double put = 1e9, added = 1e9;
+    for (int repeat = 0; repeat < 5; repeat++) {
+        const double start = measure_thread_seconds();
+        gram_put(compute, block, MATMUL_BF16, x, 0, GRAM_BLOCK, columns);
+        const double middle = measure_thread_seconds();
+        gram_add(compute, sums, block, MATMUL_BF16, GRAM_BLOCK, columns, 20, work);
+        const double end = measure_thread_seconds();
+        put = middle - start < put ? middle - start : put;
+        added = end - middle < added ? end - middle : added;
+    }
+    const double n = (double)columns;
+    printf("%s, bf16, %lld columns, one thread: a block of %d tokens put in %.1f ms, added in %.1f "
+           "ms (%.0f Gflop/s)\n",
+           kernel_path_name(compute->path), (long long)columns, GRAM_BLOCK, 1e3 * put, 1e3 * added,
+           n * n * GRAM_BLOCK / added * 1e-9);
+    free(x);
+    free(block);
+    free(work);
 }
 
 static int64_t argument(int count, char **arguments, int index, int64_t otherwise) {
@@ -67,7 +96,7 @@ int main(int count, char **arguments) {
         weights[i] = (float)random_uniform(&random) - 0.5f;
     const struct quantize_source source = {
         .data = weights, .type = NUMBER_F32, .columns = columns, .stride = columns};
-    struct team *team = team_create(threads, 64);
+    struct team *team = team_create(threads, matmul_scratch_bytes());
     const struct compute compute = {path, team};
     const struct gptq_hessian hessian = {sums, columns, NULL};
     struct gptq_factor factor;
@@ -84,5 +113,7 @@ int main(int count, char **arguments) {
            kernel_path_name(path), threads, (long long)columns, middle - start,
            n * n * n / 3 / (middle - start) * 1e-9, factor.damping, (long long)rows, end - middle,
            (double)rows * n * n / (end - middle) * 1e-9);
+    if (threads == 1)
+        measure_gram(&compute, sums, columns);
     return 0;
 }

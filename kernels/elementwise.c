@@ -136,3 +136,24 @@ void elementwise_add_bias(const struct compute *compute, float *x, int64_t strid
     struct pair pair = {rows_of_path(compute->path), x, bias, stride, channels};
     team_for(compute->team, tokens, rows_of_piece(channels), add_bias_task, &pair);
 }
+
+struct rounding {
+    const struct row_functions *rows;
+    float *x;
+    int64_t stride, parts, width;
+};
+
+static void round_task(void *context, int64_t begin, int64_t end, int thread) {
+    (void)thread;
+    const struct rounding *rounding = context;
+    for (int64_t t = begin; t < end; t++)
+        for (int64_t part = 0; part < rounding->parts; part++)
+            rounding->rows->round_int8(rounding->x + t * rounding->stride + part * rounding->width,
+                                       rounding->width);
+}
+
+void elementwise_round_int8(const struct compute *compute, float *x, int64_t stride, int64_t tokens,
+                            int64_t parts, int64_t width) {
+    struct rounding rounding = {rows_of_path(compute->path), x, stride, parts, width};
+    team_for(compute->team, tokens, rows_of_piece(parts * width), round_task, &rounding);
+}

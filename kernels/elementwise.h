@@ -43,5 +43,9 @@ void elementwise_add(const struct compute *compute, float *x, const float *y, in
 /* x (T, C; row stride) += bias (C) */
 void elementwise_add_bias(const struct compute *compute, float *x, int64_t stride,
                           const float *bias, int64_t tokens, int64_t channels);
+/* What int8 with one scale for each token and part keeps of x (T, parts * width; row stride
+ * `stride`), in place: scale * rint(x / scale), half to even, scale = max |x| of the part / 127. */
+void elementwise_round_int8(const struct compute *compute, float *x, int64_t stride, int64_t tokens,
+                            int64_t parts, int64_t width);
 
 #endif

@@ -27,6 +27,8 @@ struct row_functions {
     void (*gelu_tanh)(float *x, int64_t count);
     void (*add)(float *x, const float *y, int64_t count);
     float (*dot)(const float *x, const float *y, int64_t count);
+    /* x = scale * rint(x / scale), half to even, scale = max |x| / 127, at least 2^-126. */
+    void (*round_int8)(float *x, int64_t count);
     void (*narrow_bf16)(uint16_t *narrow, const float *x, int64_t count);
 
     /* One step of an online softmax: scores become exp(score - largest so far), where a score is

@@ -180,18 +180,33 @@ static void softmax(struct softmax *running, float *score, int64_t count, float 
     running->total = fmaf(running->total, running->factor, total);
 }
 
+/* Added to 1.5 * 2^23, a small number is rounded to an integer, half to even. */
+static inline float rounded(float x) {
+    return (x + 0x1.8p23f) - 0x1.8p23f;
+}
+
+static void round_int8(float *x, int64_t count) {
+    float largest = 0.0f;
+    for (int64_t i = 0; i < count; i++)
+        largest = larger(fabsf(x[i]), largest);
+    const float scale = larger(largest / 127.0f, 0x1p-126f), inverse = 1.0f / scale;
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        x[i] = rounded(x[i] * inverse) * scale;
+}
+
 static void scale_add(float *total, float factor, const float *x, int64_t count) {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++)
         total[i] = fmaf(total[i], factor, x[i]);
 }
 
-/* (x - scale q)^2: added to 1.5 * 2^23, a small number is rounded to an integer, half to even. */
+/* (x - scale q)^2 */
 static inline float int8_square(float x, float scale, float inverse) {
     const float product = x * inverse;
     const float low = product < 127.0f ? product : 127.0f;
     const float clamped = low > -127.0f ? low : -127.0f;
-    const float difference = x - scale * ((clamped + 0x1.8p23f) - 0x1.8p23f);
+    const float difference = x - scale * rounded(clamped);
     return difference * difference;
 }
 
@@ -220,5 +235,5 @@ static void divide(float *output, const float *x, float divisor, int64_t count) 
         .norm_rms = norm_rms, .norm_layer = norm_layer, .rotate = rotate,                          \
         .silu_multiply = silu_multiply, .gelu_tanh = gelu_tanh, .add = add, .dot = dot,            \
         .narrow_bf16 = narrow_bf16, .softmax = softmax, .scale_add = scale_add,                    \
-        .int8_error = int8_error, .divide = divide,                                                \
+        .int8_error = int8_error, .round_int8 = round_int8, .divide = divide,                      \
     }

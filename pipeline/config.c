@@ -511,6 +511,10 @@ static enum status check_evaluation(const struct config *config, const struct or
         return fault(origin, error,
                      "evaluation.full_precision is false, and there is no evaluation.checkpoint: "
                      "nothing to evaluate");
+    if (evaluation->kv_cache == CACHE_INT8 && !evaluation->checkpoint)
+        return fault(origin, error,
+                     "evaluation.kv_cache is \"int8\", which is for a checkpoint, and there is no "
+                     "evaluation.checkpoint");
     if (evaluation->sequence_length == 1)
         return fault(origin, error,
                      "evaluation.sequence_length is 1: a window of one token "

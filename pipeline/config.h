@@ -29,6 +29,7 @@ enum static_scale_rule { STATIC_SCALE_MAXIMUM, STATIC_SCALE_LEAST_SQUARES };
 enum spill_rule { SPILL_AUTO, SPILL_NEVER, SPILL_ALWAYS };
 enum rounding_rule { ROUNDING_NEAREST, ROUNDING_GPTQ };
 enum evaluation_bos { EVALUATION_BOS_AUTO, EVALUATION_BOS_ALWAYS, EVALUATION_BOS_NEVER };
+enum cache_kind { CACHE_MODEL, CACHE_INT8 };
 enum run_precision { PRECISION_AUTO, PRECISION_BF16, PRECISION_F32 };
 
 struct config_model {
@@ -78,6 +79,7 @@ struct config_evaluation {
     char *sets[EVALUATION_SET_COUNT]; /* resolved paths; NULL: not evaluated */
     char *checkpoint;                 /* a quantized model to compare; or NULL */
     bool full_precision;              /* evaluate the model itself, too */
+    enum cache_kind kv_cache;         /* of the checkpoint */
     int64_t sequence_length; /* tokens of a window; 0: the model's positions, at most 2048 */
     int64_t windows, limit;  /* 0: all */
     int shots;

@@ -17,6 +17,7 @@ static const char *const layout_words[] = {"single", "sharded", NULL};
 static const char *const compression_words[] = {"none", "zstd", NULL};
 static const char *const bos_words[] = {"auto", "always", "never", NULL};
 static const char *const spill_words[] = {"auto", "never", "always", NULL};
+static const char *const cache_words[] = {"model", "int8", NULL};
 static const char *const precision_words[] = {"auto", "bf16", "f32", NULL};
 static const char *const isa_words[] = {"auto",        "portable", "avx2", "avx512",
                                         "avx512-bf16", "amx",      NULL};
@@ -137,6 +138,9 @@ static const struct config_key keys[] = {
      .help = "a checkpoint of the model, evaluated beside it in integer arithmetic"},
     {"evaluation", "full_precision", CONFIG_BOOLEAN, FIELD(evaluation.full_precision), "true",
      .help = "evaluate the model itself; false: the checkpoint alone"},
+    {"evaluation", "kv_cache", CONFIG_CHOICE, FIELD(evaluation.kv_cache), "\"model\"",
+     .choices = cache_words,
+     .help = "keys and values of the checkpoint; int8: one scale for each token and head"},
 
     {"run", "threads", CONFIG_INTEGER, FIELD(run.threads), "0", 0, 4096,
      .help = "threads of each rank; 0: the cores it is bound to"},

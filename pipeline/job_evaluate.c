@@ -144,6 +144,7 @@ static enum status load_model(struct job *job, int index, struct error *error) {
                                     plan->sequence_length, precision, &model->stage, error);
     if (!status && !waves)
         status = stage_hold(&model->stage, begin, end, error);
+    model->stage.int8_cache = is_checkpoint && job->config->evaluation.kv_cache == CACHE_INT8;
     if (!status && launch->mesh.stage + 1 == plan->stages)
         status = head_load(&job->model, quantized, &launch->compute, precision, plan->chunk_tokens,
                            &model->head, error);

@@ -146,6 +146,10 @@ static void attend(const struct pass *pass) {
         rotate(pass, ROLE_QUERY, shape->heads);
         rotate(pass, ROLE_KEY, shape->kv_heads);
     }
+    if (stage->int8_cache)
+        for (int role = ROLE_KEY; role <= ROLE_VALUE; role++)
+            elementwise_round_int8(stage->compute, stage->projected[role], key_value, pass->tokens,
+                                   shape->kv_heads, shape->head_dim);
     attention_append(stage->compute, pass->layer->cache, &stage->attention, pass->position,
                      pass->tokens, stage->projected[ROLE_KEY], stage->projected[ROLE_VALUE],
                      key_value);

@@ -58,6 +58,7 @@ struct stage {
     struct stage_norm embedding_norm; /* of the first stage, where the model has one */
     int64_t chunk_tokens, context;
     struct attention_shape attention;
+    bool int8_cache;     /* keys and values are rounded to int8, a scale for each token and head */
     float *rope_table;   /* (context, head_dim), or NULL */
     float *alibi_slopes; /* (heads), or NULL */
     /* (T, .) work space, T = chunk_tokens */

@@ -79,6 +79,16 @@ static void run_add_bias(const struct compute *compute, const struct rows *rows,
     elementwise_add_bias(compute, x, rows->stride, rows->bias, rows->tokens, rows->channels);
 }
 
+/* As many parts as divide the channels. */
+static int64_t parts_of(const struct rows *rows) {
+    return rows->channels % 3 == 0 ? 3 : rows->channels % 2 == 0 ? 2 : 1;
+}
+
+static void run_round_int8(const struct compute *compute, const struct rows *rows, float *x) {
+    const int64_t parts = parts_of(rows);
+    elementwise_round_int8(compute, x, rows->stride, rows->tokens, parts, rows->channels / parts);
+}
+
 /* A sum of C squares errs by C/16 + 4 roundings at most. */
 static double expect_norm_rms(const struct rows *rows, int64_t t, int64_t j, double *tolerance) {
     const float *x = rows->x + t * rows->stride;
@@ -134,6 +144,19 @@ static double expect_add(const struct rows *rows, int64_t t, int64_t j, double *
 static double expect_add_bias(const struct rows *rows, int64_t t, int64_t j, double *tolerance) {
     *tolerance = 0.0;
     return (double)(rows->x[t * rows->stride + j] + rows->bias[j]);
+}
+
+/* Where x / scale is near a half, both integers are right. */
+static double expect_round_int8(const struct rows *rows, int64_t t, int64_t j, double *tolerance) {
+    const int64_t width = rows->channels / parts_of(rows);
+    const float *part = rows->x + t * rows->stride + j / width * width;
+    double largest = 0.0;
+    for (int64_t i = 0; i < width; i++)
+        largest = fmax(largest, fabs((double)part[i]));
+    const double scale = largest / 127.0, level = (double)part[j % width] / scale;
+    const bool tie = fabs(fabs(level - rint(level)) - 0.5) < 1e-4;
+    *tolerance = fabs(level * scale) * 0x1p-20 + (tie ? scale : 0.0);
+    return rint(level) * scale;
 }
 
 static float *result_of(function *run, const struct rows *rows, enum kernel_path path,
@@ -206,6 +229,21 @@ static void add_is_exact(void **state) {
 static void add_bias_is_exact(void **state) {
     (void)state;
     check(run_add_bias, expect_add_bias, false);
+}
+
+static void round_int8_is_near(void **state) {
+    (void)state;
+    check(run_round_int8, expect_round_int8, false);
+}
+
+static void round_int8_of_zeros_and_nan(void **state) {
+    (void)state;
+    struct team *team = team_create(1, 64);
+    float x[] = {0.0f, -0.0f, 0.0f, 1.0f, NAN, -127.0f};
+    elementwise_round_int8(&(struct compute){.path = PATH_PORTABLE, .team = team}, x, 6, 1, 2, 3);
+    assert_true(x[0] == 0.0f && x[1] == 0.0f && x[2] == 0.0f);
+    assert_true(x[3] == 1.0f && isnan(x[4]) && x[5] == -127.0f);
+    team_destroy(team);
 }
 
 /* Far out: no NaN where the function has a limit. */
@@ -327,6 +365,8 @@ int main(void) {
         cmocka_unit_test(silu_is_near),
         cmocka_unit_test(gelu_is_near),
         cmocka_unit_test(add_is_exact),
+        cmocka_unit_test(round_int8_is_near),
+        cmocka_unit_test(round_int8_of_zeros_and_nan),
         cmocka_unit_test(add_bias_is_exact),
         cmocka_unit_test(activations_have_their_limits),
         cmocka_unit_test(table_holds_cosines_of_f32_angles),

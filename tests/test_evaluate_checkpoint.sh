@@ -78,6 +78,14 @@ awk '$3 == "kl_divergence" && $4 > 0.001 && $4 < 0.5 { kl = 1 }
      $3 == "same_top" && $4 > 0.8 && $4 < 1 { top = 1 }
      END { exit !(kl && top) }' "$folder/one.log" || fail "divergence or tokens are out of the ordinary"
 
+# Keys and values in int8: nearly the same; the same for any chunks.
+evaluate cache 2 evaluation.kv_cache=int8
+evaluate cache-chunks 3 evaluation.kv_cache=int8 calibration.chunk_tokens=37
+cmp "$folder/cache.figures" "$folder/cache-chunks.figures" || fail "other chunks: other figures with kv_cache = int8"
+perplexity() { awk '$2 == "fptq" && $3 == "perplexity" { print $4; exit }' "$folder/$1.log"; }
+awk -v a="$(perplexity one)" -v b="$(perplexity cache)" \
+    'BEGIN { exit !(a != b && (a - b) ^ 2 < (0.02 * a) ^ 2) }' || fail "kv_cache = int8 changes nothing, or too much"
+
 # refused PATTERN SET ...
 refused() {
     local pattern=$1 arguments=() status=0

@@ -16,21 +16,54 @@ struct evaluation {
     const struct stream_sequence *sequences;                /* one for each request */
     struct evaluation_score *scores[EVALUATION_MODELS_MAX]; /* (request_count) */
     double seconds[EVALUATION_MODELS_MAX];                  /* of computation */
-    int32_t *targets;                                       /* (chunk_tokens) */
-    double *divergences;                                    /* (chunk_tokens) */
+    /* of a chunk, T = chunk_tokens: */
+    struct stage_piece *pieces;         /* (T) */
+    float *rows[EVALUATION_MODELS_MAX]; /* (T, hidden) of the tokens to score */
+    int64_t *requests;                  /* (T) whose they are */
+    int32_t *targets;                   /* (T) */
+    double *divergences;                /* (T) */
 };
 
-/* The floats of a chunk's tokens: of one model after those of the other. */
-static float *hidden_of(const struct evaluation *evaluation, float *hidden, int model,
-                        int64_t tokens) {
-    return hidden + model * tokens * evaluation->models[model].stage.model->shape.hidden;
+static int64_t width_of(const struct evaluation *evaluation) {
+    return evaluation->models[0].stage.model->shape.hidden;
 }
 
-static void add_scores(struct evaluation *evaluation, int model, int64_t request, int64_t tokens) {
+/* Of a chunk's hidden: the models' tokens stand one after the other. */
+static float *hidden_of(const struct evaluation *evaluation, float *hidden, int model,
+                        int64_t tokens) {
+    return hidden + model * tokens * width_of(evaluation);
+}
+
+/* Gather the tokens of a chunk that are scored, with their targets; returns how many. */
+static int64_t gather_tokens(struct evaluation *evaluation, const struct stream_chunk *chunk,
+                             float *hidden) {
+    const int64_t width = width_of(evaluation);
+    int64_t found = 0, at = 0;
+    for (int64_t p = 0; p < chunk->piece_count; at += chunk->pieces[p++].tokens) {
+        const struct stream_piece *piece = &chunk->pieces[p];
+        const struct evaluation_request *request = &evaluation->task->requests[piece->sequence];
+        const int64_t wanted = evaluation->sequences[piece->sequence].wanted;
+        const int64_t skipped = wanted > piece->position ? wanted - piece->position : 0;
+        const int32_t *continuation = evaluation->task->ids + request->continuation;
+        if (skipped >= piece->tokens)
+            continue;
+        for (int model = 0; model < evaluation->model_count; model++)
+            memcpy(evaluation->rows[model] + found * width,
+                   hidden_of(evaluation, hidden, model, chunk->tokens) + (at + skipped) * width,
+                   (size_t)((piece->tokens - skipped) * width) * sizeof(float));
+        for (int64_t t = skipped; t < piece->tokens; t++, found++) {
+            evaluation->targets[found] = continuation[piece->position + t - wanted];
+            evaluation->requests[found] = piece->sequence;
+        }
+    }
+    return found;
+}
+
+static void add_scores(struct evaluation *evaluation, int model, int64_t tokens) {
     const struct log_likelihood *scores = evaluation->models[model].head.scores;
     const struct log_likelihood *first = evaluation->models[0].head.scores;
-    struct evaluation_score *score = &evaluation->scores[model][request];
     for (int64_t t = 0; t < tokens; t++) {
+        struct evaluation_score *score = &evaluation->scores[model][evaluation->requests[t]];
         score->log_likelihood += log_likelihood_value(&scores[t]);
         score->equal_top += scores[t].top == scores[t].target;
         if (model && evaluation->compares) {
@@ -43,29 +76,19 @@ static void add_scores(struct evaluation *evaluation, int model, int64_t request
 /* The last stage: what the chunk's tokens say of those that follow. */
 static void score_chunk(struct evaluation *evaluation, const struct stream_chunk *chunk,
                         float *hidden) {
-    const struct evaluation_request *request = &evaluation->task->requests[chunk->sequence];
-    const int64_t wanted = evaluation->sequences[chunk->sequence].wanted;
-    const int64_t skipped = wanted > chunk->position ? wanted - chunk->position : 0;
-    const int64_t tokens = chunk->tokens - skipped;
-    if (tokens <= 0)
+    struct evaluation_model *models = evaluation->models;
+    const int64_t scored = gather_tokens(evaluation, chunk, hidden);
+    if (!scored)
         return;
-    const int32_t *continuation = evaluation->task->ids + request->continuation;
-    for (int64_t t = 0; t < tokens; t++)
-        evaluation->targets[t] = continuation[chunk->position + skipped + t - wanted];
-    const float *rows[EVALUATION_MODELS_MAX] = {NULL};
-    for (int model = 0; model < evaluation->model_count; model++)
-        rows[model] = hidden_of(evaluation, hidden, model, chunk->tokens) +
-                      skipped * evaluation->models[model].stage.model->shape.hidden;
-    if (evaluation->compares) {
-        head_score_both(&evaluation->models[0].head, &evaluation->models[1].head, rows[0], rows[1],
-                        evaluation->targets, tokens, evaluation->divergences,
+    if (evaluation->compares)
+        head_score_both(&models[0].head, &models[1].head, evaluation->rows[0], evaluation->rows[1],
+                        evaluation->targets, scored, evaluation->divergences,
                         &evaluation->seconds[0], &evaluation->seconds[1]);
-    }
     for (int model = 0; model < evaluation->model_count; model++) {
         const double since = timing_now();
         if (!evaluation->compares)
-            head_score(&evaluation->models[model].head, rows[model], evaluation->targets, tokens);
-        add_scores(evaluation, model, chunk->sequence, tokens);
+            head_score(&models[model].head, evaluation->rows[model], evaluation->targets, scored);
+        add_scores(evaluation, model, scored);
         evaluation->seconds[model] += timing_now() - since;
     }
 }
@@ -73,15 +96,18 @@ static void score_chunk(struct evaluation *evaluation, const struct stream_chunk
 static enum status visit(void *context, const struct stream_chunk *chunk, const int32_t *ids,
                          float *hidden, const struct stage_hook *hook, struct error *error) {
     struct evaluation *evaluation = context;
+    const int64_t tokens = chunk->tokens;
+    for (int64_t p = 0; p < chunk->piece_count; p++)
+        evaluation->pieces[p] =
+            (struct stage_piece){chunk->pieces[p].position, chunk->pieces[p].tokens};
     for (int model = 0; model < evaluation->model_count; model++) {
         const double since = timing_now();
         struct stage *stage = &evaluation->models[model].stage;
-        float *rows = hidden_of(evaluation, hidden, model, chunk->tokens);
-        const enum status status =
-            ids ? stage_embed(stage, ids, chunk->tokens, rows, error) : STATUS_OK;
+        float *rows = hidden_of(evaluation, hidden, model, tokens);
+        const enum status status = ids ? stage_embed(stage, ids, tokens, rows, error) : STATUS_OK;
         if (status)
             return status;
-        stage_forward(stage, rows, chunk->position, chunk->tokens, NULL, hook);
+        stage_forward_pieces(stage, rows, evaluation->pieces, chunk->piece_count, NULL, hook);
         evaluation->seconds[model] += timing_now() - since;
     }
     if (chunk->leaves && evaluation->mesh->stage + 1 == evaluation->mesh->stages)
@@ -158,9 +184,10 @@ static enum status run_stream(struct mesh *mesh, const struct plan *plan,
         .sequences = evaluation->sequences,
         .count = task->request_count,
         .chunk_tokens = plan->chunk_tokens,
-        .width = mesh->stage >= 0 ? models * evaluation->models[0].stage.model->shape.hidden : 0,
+        .width = mesh->stage >= 0 ? models * width_of(evaluation) : 0,
         .label = evaluation_set_name(task->set),
         .waves = {.passes = evaluation->passes, .sequences = plan->wave, .enter = enter_pass},
+        .packed = true,
         .visit = visit,
         .context = evaluation,
     };
@@ -182,12 +209,48 @@ static enum status run_stream(struct mesh *mesh, const struct plan *plan,
     return status;
 }
 
+static void free_evaluation(struct evaluation *evaluation) {
+    free((void *)evaluation->sequences);
+    free(evaluation->pieces);
+    free(evaluation->requests);
+    free(evaluation->targets);
+    free(evaluation->divergences);
+    for (int model = 0; model < evaluation->model_count; model++)
+        free(evaluation->rows[model]);
+}
+
+/* Room for the results, which the caller has, and for what the visits share. */
+static enum status allocate_evaluation(struct evaluation *evaluation, int64_t chunk_tokens,
+                                       struct evaluation_scores *scores, struct error *error) {
+    const struct evaluation_task *task = evaluation->task;
+    const size_t requests = (size_t)task->request_count, tokens = (size_t)chunk_tokens;
+    const size_t row = evaluation->mesh->stage < 0 ? 0 : (size_t)width_of(evaluation);
+    struct stream_sequence *sequences = malloc(requests * sizeof *sequences);
+    evaluation->sequences = sequences;
+    evaluation->pieces = malloc(tokens * sizeof *evaluation->pieces);
+    evaluation->requests = malloc(tokens * sizeof *evaluation->requests);
+    evaluation->targets = malloc(tokens * sizeof *evaluation->targets);
+    evaluation->divergences = malloc(tokens * sizeof *evaluation->divergences);
+    bool complete = sequences && evaluation->pieces && evaluation->requests &&
+                    evaluation->targets && evaluation->divergences;
+    for (int model = 0; model < evaluation->model_count; model++) {
+        scores[model] =
+            (struct evaluation_scores){.requests = calloc(requests, sizeof *scores->requests)};
+        evaluation->scores[model] = scores[model].requests;
+        evaluation->rows[model] = malloc(tokens * row * sizeof(float) + 1);
+        complete &= scores[model].requests && evaluation->rows[model];
+    }
+    if (!complete)
+        return error_set(error, STATUS_FAILED, "no memory for the requests of %s",
+                         evaluation_set_name(task->set));
+    list_requests(task, sequences);
+    return STATUS_OK;
+}
+
 enum status evaluate_run(struct mesh *mesh, const struct plan *plan,
                          struct evaluation_model *models, int model_count,
                          const struct evaluation_task *task, struct evaluation_scores *scores,
                          struct timing *timing, struct error *error) {
-    const size_t requests = (size_t)task->request_count, tokens = (size_t)plan->chunk_tokens;
-    struct stream_sequence *sequences = malloc(requests * sizeof *sequences);
     struct evaluation evaluation = {
         .mesh = mesh,
         .models = models,
@@ -197,29 +260,11 @@ enum status evaluate_run(struct mesh *mesh, const struct plan *plan,
                                                                 models[0].stage.layer_begin),
         .compares = model_count > 1 && task->window_tokens,
         .task = task,
-        .sequences = sequences,
-        .targets = malloc(tokens * sizeof *evaluation.targets),
-        .divergences = malloc(tokens * sizeof *evaluation.divergences),
     };
-    bool complete = sequences && evaluation.targets && evaluation.divergences;
-    for (int model = 0; model < model_count; model++) {
-        scores[model] =
-            (struct evaluation_scores){.requests = calloc(requests, sizeof *scores->requests)};
-        evaluation.scores[model] = scores[model].requests;
-        complete &= scores[model].requests != NULL;
-    }
-    enum status status =
-        mesh_agree(mesh,
-                   complete ? STATUS_OK
-                            : error_set(error, STATUS_FAILED, "no memory for the requests of %s",
-                                        evaluation_set_name(task->set)),
-                   error);
-    if (!status) {
-        list_requests(task, sequences);
+    enum status status = mesh_agree(
+        mesh, allocate_evaluation(&evaluation, plan->chunk_tokens, scores, error), error);
+    if (!status)
         status = run_stream(mesh, plan, &evaluation, scores, timing, error);
-    }
-    free(sequences);
-    free(evaluation.targets);
-    free(evaluation.divergences);
+    free_evaluation(&evaluation);
     return status;
 }

@@ -102,11 +102,13 @@ static int64_t outside_bytes(const struct job *job, int64_t longest) {
     return bytes + (config->evaluation.checkpoint ? 2 * shape->vocabulary * shape->hidden : 0);
 }
 
-/* The layers' plan, as for calibration with the items of the largest set and the longest request.
- */
+/* The layers' plan, as for calibration with the items of the largest set and the longest request,
+ * or what short ones are packed into. */
 static enum status plan(struct job *job, struct error *error) {
     struct config config = *job->config; /* a view: it owns nothing */
-    int64_t longest = 1, most = 1;
+    const int64_t pack = config.calibration.chunk_tokens,
+                  positions = job->model.shape.max_positions;
+    int64_t longest = pack < positions ? pack : positions, most = 1;
     for (int i = 0; i < job->task_count; i++) {
         const struct evaluation_task *task = &job->tasks[i];
         longest = task->longest > longest ? task->longest : longest;

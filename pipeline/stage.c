@@ -21,7 +21,9 @@ struct pass {
     const struct stage_observer *observer;
     float *maxima; /* (model_layer_channels), or NULL */
     const struct stage_hook *hook;
-    int64_t position, tokens;
+    const struct stage_piece *pieces;
+    int64_t piece_count;
+    int64_t position, tokens; /* of the first piece; of all */
 };
 
 /* x (T, C) /= divisor (C) */
@@ -128,33 +130,46 @@ static void split_tokens(void *context, int64_t begin, int64_t end, int thread) 
                    (size_t)width * sizeof(float));
 }
 
-static void rotate(const struct pass *pass, enum linear_role role, int heads) {
-    const struct stage *stage = pass->stage;
+/* Rows of a role's product (T, heads, head_dim) at the positions of a piece. */
+static void rotate(const struct stage *stage, float *rows, int heads,
+                   const struct stage_piece *piece) {
     const int head_dim = stage->model->shape.head_dim;
-    rope_apply(stage->compute, stage->projected[role], (int64_t)heads * head_dim, pass->tokens,
-               heads, head_dim, stage->rope_table, pass->position);
+    rope_apply(stage->compute, rows, (int64_t)heads * head_dim, piece->tokens, heads, head_dim,
+               stage->rope_table, piece->position);
 }
 
-static void attend(const struct pass *pass) {
+/* The tokens of a piece, which begin at row `first`. */
+static void attend_piece(const struct pass *pass, const struct stage_piece *piece, int64_t first) {
     struct stage *stage = pass->stage;
     const struct model_shape *shape = &stage->model->shape;
     const int64_t query = model_dimension(shape, DIMENSION_QUERY);
     const int64_t key_value = model_dimension(shape, DIMENSION_KEY_VALUE);
+    float *queries = stage->projected[ROLE_QUERY] + first * query;
+    float *keys = stage->projected[ROLE_KEY] + first * key_value;
+    float *values = stage->projected[ROLE_VALUE] + first * key_value;
+    if (stage->rope_table) {
+        rotate(stage, queries, shape->heads, piece);
+        rotate(stage, keys, shape->kv_heads, piece);
+    }
+    if (stage->int8_cache) {
+        elementwise_round_int8(stage->compute, keys, key_value, piece->tokens, shape->kv_heads,
+                               shape->head_dim);
+        elementwise_round_int8(stage->compute, values, key_value, piece->tokens, shape->kv_heads,
+                               shape->head_dim);
+    }
+    attention_append(stage->compute, pass->layer->cache, &stage->attention, piece->position,
+                     piece->tokens, keys, values, key_value);
+    attention_run(stage->compute, stage->attended + first * query, queries, query,
+                  pass->layer->cache, &stage->attention, piece->position, piece->tokens);
+}
+
+/* Pieces one after the other: each has the cache to itself, and leaves it to the next. */
+static void attend(const struct pass *pass) {
+    struct stage *stage = pass->stage;
     if (model_role_columns(stage->model, ROLE_QUERY_KEY_VALUE))
         team_for(stage->compute->team, pass->tokens, 16, split_tokens, stage);
-    if (stage->rope_table) {
-        rotate(pass, ROLE_QUERY, shape->heads);
-        rotate(pass, ROLE_KEY, shape->kv_heads);
-    }
-    if (stage->int8_cache)
-        for (int role = ROLE_KEY; role <= ROLE_VALUE; role++)
-            elementwise_round_int8(stage->compute, stage->projected[role], key_value, pass->tokens,
-                                   shape->kv_heads, shape->head_dim);
-    attention_append(stage->compute, pass->layer->cache, &stage->attention, pass->position,
-                     pass->tokens, stage->projected[ROLE_KEY], stage->projected[ROLE_VALUE],
-                     key_value);
-    attention_run(stage->compute, stage->attended, stage->projected[ROLE_QUERY], query,
-                  pass->layer->cache, &stage->attention, pass->position, pass->tokens);
+    for (int64_t i = 0, first = 0; i < pass->piece_count; first += pass->pieces[i++].tokens)
+        attend_piece(pass, &pass->pieces[i], first);
     if (pass->hook)
         pass->hook->call(pass->hook->context);
 }
@@ -174,9 +189,19 @@ static float *activate(const struct pass *pass) {
 
 void stage_forward(struct stage *stage, float *hidden, int64_t position, int64_t tokens,
                    const struct stage_observer *observer, const struct stage_hook *hook) {
+    const struct stage_piece piece = {position, tokens};
+    stage_forward_pieces(stage, hidden, &piece, 1, observer, hook);
+}
+
+void stage_forward_pieces(struct stage *stage, float *hidden, const struct stage_piece *pieces,
+                          int64_t count, const struct stage_observer *observer,
+                          const struct stage_hook *hook) {
     const struct model *model = stage->model;
     float *maxima = observer ? observer->maxima : NULL;
-    const int64_t count = tokens * model->shape.hidden;
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < count; i++)
+        tokens += pieces[i].tokens;
+    const int64_t numbers = tokens * model->shape.hidden;
     for (int layer = stage->held_begin; layer < stage->held_end; layer++) {
         const struct pass pass = {
             .stage = stage,
@@ -186,18 +211,20 @@ void stage_forward(struct stage *stage, float *hidden, int64_t position, int64_t
             .maxima =
                 maxima ? maxima + (layer - stage->layer_begin) * model_layer_channels(model) : NULL,
             .hook = hook,
-            .position = position,
+            .pieces = pieces,
+            .piece_count = count,
+            .position = pieces[0].position,
             .tokens = tokens,
         };
         normalize(&pass, 0, hidden);
         read_site(&pass, SITE_ATTENTION_INPUT, stage->normed);
         attend(&pass);
         read_site(&pass, SITE_ATTENTION_OUTPUT, stage->attended);
-        elementwise_add(stage->compute, hidden, stage->projected[ROLE_OUTPUT], count);
+        elementwise_add(stage->compute, hidden, stage->projected[ROLE_OUTPUT], numbers);
         normalize(&pass, 1, hidden);
         read_site(&pass, SITE_MLP_INPUT, stage->normed);
         read_site(&pass, SITE_MLP_HIDDEN, activate(&pass));
-        elementwise_add(stage->compute, hidden, stage->projected[ROLE_DOWN], count);
+        elementwise_add(stage->compute, hidden, stage->projected[ROLE_DOWN], numbers);
     }
 }
 

@@ -129,6 +129,17 @@ struct stage_observer {
 void stage_forward(struct stage *stage, float *hidden, int64_t position, int64_t tokens,
                    const struct stage_observer *observer, const struct stage_hook *hook);
 
+/* Some tokens of one sequence, at positions position .. position + tokens - 1 of it. */
+struct stage_piece {
+    int64_t position, tokens;
+};
+/* The same for several pieces at once, whose tokens follow each other in hidden and are at most
+ * chunk_tokens together; as if they passed one after the other (a piece at position 0 begins
+ * another sequence). An observer is told the first piece's position. */
+void stage_forward_pieces(struct stage *stage, float *hidden, const struct stage_piece *pieces,
+                          int64_t count, const struct stage_observer *observer,
+                          const struct stage_hook *hook);
+
 /* What the linears of a held layer make of a site's activations x f32 (T, channels), which may be
  * changed: each one's (T, out) goes to stage->projected[its role]. */
 void stage_read_site(struct stage *stage, int layer, enum site site, float *x, int64_t tokens);

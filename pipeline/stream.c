@@ -14,11 +14,14 @@ struct stream {
     const struct stream_work *work;
     int passes;
     struct stream_chunk *chunks; /* (count) of this replica, in order, once for each pass */
-    int64_t count, tokens;       /* each token once */
-    int64_t wave_chunks;         /* of the largest wave */
-    struct scratch kept;         /* (wave_chunks, chunk_tokens, width) between passes */
-    float *hidden[RING];         /* (chunk_tokens, width) */
-    int32_t *ids;                /* (chunk_tokens), on the first stage */
+    struct stream_piece *pieces; /* (piece_count) */
+    int64_t count, piece_count;
+    int64_t tokens;      /* each token once */
+    int64_t filled;      /* tokens in the last chunk, when the next piece may join it */
+    int64_t wave_chunks; /* of the largest wave */
+    struct scratch kept; /* (wave_chunks, chunk_tokens, width) between passes */
+    float *hidden[RING]; /* (chunk_tokens, width) */
+    int32_t *ids;        /* (chunk_tokens), on the first stage */
     MPI_Request receive[RING], send[RING];
 };
 
@@ -42,7 +45,34 @@ static int64_t first_position(const struct stream_sequence *sequence,
     return position;
 }
 
-/* The chunks of a sequence, whose replica worked on `before` just before; with `chunks` NULL they
+/* Add a piece to the last chunk, if that has room, or begin another. */
+static void add_piece(struct stream *stream, struct stream_chunk *chunks,
+                      const struct stream_piece *piece, bool last, int64_t wave_begin) {
+    const struct stream_work *work = stream->work;
+    const bool begins = stream->filled == 0;
+    if (chunks) {
+        struct stream_chunk *chunk = &chunks[stream->count - !begins];
+        if (begins)
+            *chunk = (struct stream_chunk){
+                .sequence = piece->sequence,
+                .position = piece->position,
+                .pieces = &stream->pieces[stream->piece_count],
+                .leaves = stream->passes == 1,
+                .place = stream->count - wave_begin,
+            };
+        chunk->tokens += piece->tokens;
+        chunk->piece_count++;
+        chunk->last = last;
+        stream->pieces[stream->piece_count] = *piece;
+    }
+    stream->count += begins;
+    stream->piece_count++;
+    stream->tokens += piece->tokens;
+    const int64_t filled = stream->filled + piece->tokens;
+    stream->filled = work->packed && filled < work->chunk_tokens ? filled : 0;
+}
+
+/* The pieces of a sequence, whose replica worked on `before` just before; with `chunks` NULL they
  * are only counted. */
 static void list_sequence(struct stream *stream, struct stream_chunk *chunks, int64_t index,
                           const struct stream_sequence *before, int64_t wave_begin) {
@@ -50,18 +80,10 @@ static void list_sequence(struct stream *stream, struct stream_chunk *chunks, in
     const struct stream_sequence *sequence = &work->sequences[index];
     const int64_t length = length_of(sequence);
     for (int64_t at = first_position(sequence, before), taken; at < length; at += taken) {
-        taken = length - at < work->chunk_tokens ? length - at : work->chunk_tokens;
-        if (chunks)
-            chunks[stream->count] = (struct stream_chunk){
-                .sequence = index,
-                .position = at,
-                .tokens = taken,
-                .last = at + taken == length,
-                .leaves = stream->passes == 1,
-                .place = stream->count - wave_begin,
-            };
-        stream->count++;
-        stream->tokens += taken;
+        const int64_t room = work->chunk_tokens - stream->filled;
+        taken = length - at < room ? length - at : room;
+        const struct stream_piece piece = {index, at, taken};
+        add_piece(stream, chunks, &piece, at + taken == length, wave_begin);
     }
 }
 
@@ -69,6 +91,7 @@ static void list_sequence(struct stream *stream, struct stream_chunk *chunks, in
 static void repeat_wave(struct stream *stream, struct stream_chunk *chunks, int64_t begin) {
     const int64_t count = stream->count - begin;
     stream->wave_chunks = count > stream->wave_chunks ? count : stream->wave_chunks;
+    stream->filled = 0;
     for (int pass = 1; pass < stream->passes; pass++)
         for (int64_t i = 0; i < count; i++, stream->count++)
             if (chunks) {
@@ -82,7 +105,7 @@ static void list_chunks(struct stream *stream, struct stream_chunk *chunks) {
     const struct stream_work *work = stream->work;
     const struct stream_sequence *before = NULL;
     int64_t wave_begin = 0, in_wave = 0;
-    stream->count = stream->tokens = 0;
+    stream->count = stream->piece_count = stream->tokens = stream->filled = 0;
     for (int64_t i = 0; i < work->count; i++) {
         const struct stream_sequence *sequence = &work->sequences[i];
         if (sequence->group % stream->mesh->replicas != stream->mesh->replica)
@@ -115,7 +138,8 @@ static enum status stream_open(struct stream *stream, struct error *error) {
     stream->ids = malloc((size_t)work->chunk_tokens * sizeof *stream->ids);
     list_chunks(stream, NULL);
     stream->chunks = malloc(((size_t)stream->count + 1) * sizeof *stream->chunks);
-    if (!complete || !stream->ids || !stream->chunks)
+    stream->pieces = malloc(((size_t)stream->piece_count + 1) * sizeof *stream->pieces);
+    if (!complete || !stream->ids || !stream->chunks || !stream->pieces)
         return error_set(error, STATUS_FAILED, "no memory for microbatches (rank %d)",
                          stream->mesh->rank);
     list_chunks(stream, stream->chunks);
@@ -131,6 +155,7 @@ static void stream_close(struct stream *stream) {
     scratch_close(&stream->kept);
     free(stream->ids);
     free(stream->chunks);
+    free(stream->pieces);
 }
 
 static void stream_progress(void *context) {
@@ -196,6 +221,16 @@ static enum status give_chunk(struct stream *stream, int64_t k, struct error *er
     return STATUS_OK;
 }
 
+/* The ids of a chunk, piece by piece. */
+static void fill_ids(struct stream *stream, const struct stream_chunk *chunk) {
+    int32_t *id = stream->ids;
+    for (int64_t p = 0; p < chunk->piece_count; p++) {
+        const struct stream_piece *piece = &chunk->pieces[p];
+        for (int64_t i = 0; i < piece->tokens; i++)
+            *id++ = stream_token(&stream->work->sequences[piece->sequence], piece->position + i);
+    }
+}
+
 static enum status pass_chunk(struct stream *stream, int64_t k, struct timing *timing,
                               struct error *error) {
     const struct stream_work *work = stream->work;
@@ -205,8 +240,8 @@ static enum status pass_chunk(struct stream *stream, int64_t k, struct timing *t
     if (status)
         return status;
     double since = timing_now();
-    for (int64_t i = 0; begins && i < chunk->tokens; i++)
-        stream->ids[i] = stream_token(&work->sequences[chunk->sequence], chunk->position + i);
+    if (begins)
+        fill_ids(stream, chunk);
     const struct stage_hook hook = {stream_progress, stream};
     status = work->visit(work->context, chunk, begins ? stream->ids : NULL,
                          stream->hidden[k % RING], &hook, error);

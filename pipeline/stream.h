@@ -2,6 +2,8 @@
  * chunk while the stage before it works on the next. Calibration and evaluation both are visitors
  * of it.
  *
+ * Packing. Where sequences are short, a chunk can hold pieces of several.
+ *
  * Waves. A stage that cannot hold all its layers lets the chunks of a wave of sequences pass
  * several times, each time through other layers: their weights are loaded once for a wave, not for
  * a chunk. In between the hidden states are kept in memory or in a scratch file. */
@@ -23,12 +25,20 @@ struct stream_sequence {
     int64_t wanted;
 };
 
-struct stream_chunk {
+/* Tokens of one sequence. */
+struct stream_piece {
     int64_t sequence, position, tokens;
-    bool last;     /* of its sequence */
-    int pass;      /* how often it has passed through this stage before */
-    bool leaves;   /* it does not pass again */
-    int64_t place; /* among the chunks of its wave */
+};
+
+struct stream_chunk {
+    int64_t sequence, position; /* of its first token */
+    int64_t tokens;             /* of all its pieces */
+    const struct stream_piece *pieces;
+    int64_t piece_count; /* 1 where they are not packed */
+    bool last;           /* the (last) piece is the last of its sequence */
+    int pass;            /* how often it has passed through this stage before */
+    bool leaves;         /* it does not pass again */
+    int64_t place;       /* among the chunks of its wave */
 };
 
 /* What a stage does in waves; the same `sequences` on all ranks. */
@@ -46,6 +56,7 @@ int32_t stream_token(const struct stream_sequence *sequence, int64_t position);
 struct stream_work {
     const struct stream_sequence *sequences; /* the same on all ranks */
     int64_t count, chunk_tokens;
+    bool packed;       /* fill chunks up with pieces of the next sequences */
     int64_t width;     /* floats that pass from stage to stage for each token */
     const char *label; /* for the progress */
     struct stream_waves waves;

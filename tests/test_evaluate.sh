@@ -67,6 +67,10 @@ evaluate chunks 4 run.stages=2 run.replicas=2 calibration.chunk_tokens=37
 cmp "$folder/one.figures" "$folder/chunks.figures" || fail "other chunks: other figures"
 evaluate waves 4 run.stages=2 run.replicas=2 run.layers_held=1 run.wave=5
 cmp "$folder/one.figures" "$folder/waves.figures" || fail "layers not all in memory: other figures"
+# One token after the other, and packs that hold several items.
+evaluate single 2 calibration.chunk_tokens=1 evaluation.windows=1
+evaluate packed 2 calibration.chunk_tokens=500 evaluation.windows=1
+cmp "$folder/single.figures" "$folder/packed.figures" || fail "items packed together: other figures"
 evaluate plain 2 run.precision=auto evaluation.limit=3 evaluation.windows=2 evaluation.shots=0
 grep -q '"count": 3' "$folder/plain.json" || fail "limit"
 

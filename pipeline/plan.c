@@ -134,6 +134,10 @@ static struct plan_costs find_costs(const struct model *model, const struct conf
     };
 }
 
+static int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
 void plan_estimate_memory(const struct plan_costs *costs, struct plan *plan) {
     const int layers = plan_most_layers(costs, plan);
     plan->memory_weights = plan->layers_held * costs->layer_bytes;
@@ -142,17 +146,16 @@ void plan_estimate_memory(const struct plan_costs *costs, struct plan *plan) {
     plan->memory_hidden = plan->spills ? 0 : plan->wave * costs->window_hidden;
     plan->memory_hessians = layers * costs->layer_hessians;
     plan->memory_base = BASE_BYTES;
-    const int64_t calibrate =
-        plan->memory_weights + plan->memory_cache + plan->memory_buffers + plan->memory_hidden;
-    const int64_t quantize = costs->quantize + layers * costs->layer_kept;
-    plan->memory_rank =
-        plan->memory_base + plan->memory_hessians + (calibrate > quantize ? calibrate : quantize);
+    const int64_t always = plan->memory_base + plan->memory_hessians;
+    const int64_t alone = always + plan->memory_cache + plan->memory_buffers + plan->memory_hidden;
+    const int64_t quantize = always + costs->quantize + layers * costs->layer_kept;
+    plan->memory_rank = larger(alone + plan->memory_weights, quantize);
     /* Waves are not in step: each replica has the layers it is at. */
     const int per_host = (plan->ranks + plan->hosts - 1) / plan->hosts;
     const bool shares = costs->quantizes && !plan->wave;
     const int copies = shares && plan->stages < per_host ? plan->stages : per_host;
-    const int64_t alone = plan->memory_rank - plan->memory_weights;
-    plan->memory_host = per_host * alone + copies * plan->memory_weights;
+    plan->memory_host =
+        larger(per_host * alone + copies * plan->memory_weights, per_host * quantize);
     plan->scratch_bytes =
         plan->spills ? plan->wave * costs->window_hidden * plan->stages * plan->replicas : 0;
 }

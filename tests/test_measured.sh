@@ -44,7 +44,6 @@ all_alike() {
     run one 1 run.threads=1
     same one replicas 3 run.stages=1 run.replicas=3 calibration.chunk_tokens=50 run.threads=2
     same one mixed 6 run.stages=2 run.replicas=3
-    same one crowd 16
     echo "the same for any ranks: $*"
 }
 

@@ -2,12 +2,14 @@
 """Choices as lm-evaluation-harness makes them, compared with those of `eval` (development only).
 
     tests/compare_lm_eval.py MODEL EVAL.json [--piqa FOLDER] [--hellaswag FILE] [--arc-easy FILE]
-                             [--mmlu FOLDER]
+                             [--mmlu FOLDER] [--tokenizer FILE]
 
 MODEL is a Hugging Face folder or a GGUF file. EVAL.json is what `fptq-pipeline eval --json` wrote with
 some `limit`; the same first items of each set go through lm-evaluation-harness's own tasks (prompts,
 encoding, scores) with the model in float32. Prints for each set how many choices (acc and acc_norm)
-differ, and for each that differs by how much the two best choices differ in log-likelihood.
+differ, and for each that differs by how much the two best choices differ in log-likelihood. --tokenizer: a tokenizer.json to use; what transformers makes of a GGUF file's
+tokenizer may lack steps (digits one by one in SmolLM2's), while a checkpoint has it whole in
+/tokenizer_json.
 """
 
 import argparse
@@ -23,12 +25,15 @@ import torch
 import transformers
 
 
-def load(path):
+def load(path, tokenizer_file):
     folder, file = os.path.split(path) if path.endswith(".gguf") else (path, None)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder or ".", gguf_file=file, dtype=torch.float32
     )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder or ".", gguf_file=file)
+    if tokenizer_file:
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=tokenizer_file)
+    else:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder or ".", gguf_file=file)
     return lm_eval.models.huggingface.HFLM(
         pretrained=model.eval(), tokenizer=tokenizer, batch_size=1, add_bos_token=False
     )
@@ -135,13 +140,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("results")
-    for name in ("piqa", "hellaswag", "arc-easy", "mmlu"):
+    for name in ("piqa", "hellaswag", "arc-easy", "mmlu", "tokenizer"):
         parser.add_argument("--" + name)
     options = parser.parse_args()
     with open(options.results, encoding="utf-8") as file:
         results = {row["set"]: row for row in json.load(file)["results"]
                    if row["method"] == "full precision"}
-    model = load(options.model)
+    model = load(options.model, options.tokenizer)
     for name, reader in (("piqa", piqa), ("hellaswag", hellaswag), ("arc_easy", arc_easy),
                          ("mmlu", mmlu)):
         if getattr(options, name) is None:

@@ -150,6 +150,7 @@ if mount -t tmpfs -o size=64m fptq-small small 2>/dev/null; then
     trap 'umount --lazy "$folder/small"; interrupted_close' EXIT
     cd small
     cp ../config.toml ../rank.sh .
+    may_wave=0
     ln -s ../reference.h5 ../log .
     leave 500
     run 2
@@ -172,6 +173,7 @@ if mount -t tmpfs -o size=64m fptq-small small 2>/dev/null; then
         finish_run "$free KiB left"
     done
     cd ..
+    may_wave=1
     umount --lazy small
     trap interrupted_close EXIT
 else

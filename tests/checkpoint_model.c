@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-const char *const model_part_names[PARTS] = {"embedding", "layer-00000", "layer-00001",
-                                             "layer-00002", "run"};
+static const char *const part_names[PARTS] = {"embedding", "layer-00000", "layer-00001",
+                                              "layer-00002", "run"};
 
 uint64_t model_next_random(uint64_t *state) {
     *state ^= *state << 13;
@@ -140,16 +140,16 @@ static void write_parts(const struct model *model, const char *output,
     struct error error;
     for (int i = 0; i < PARTS; i++) {
         struct checkpoint_part *part;
-        CHECK(checkpoint_part_create(output, model_part_names[i], compression, &part, &error));
+        CHECK(checkpoint_part_create(output, part_names[i], compression, &part, &error));
         if (i == 0)
             write_embedding(model, part);
         else if (i == PARTS - 1)
             write_run(part);
         else
             write_layer(model, part, i - 1);
-        assert_false(checkpoint_part_exists(output, model_part_names[i]));
+        assert_false(checkpoint_part_exists(output, part_names[i]));
         CHECK(checkpoint_part_finish(part, &error));
-        assert_true(checkpoint_part_exists(output, model_part_names[i]));
+        assert_true(checkpoint_part_exists(output, part_names[i]));
     }
 }
 
@@ -166,7 +166,7 @@ const char *model_write(const struct model *model, const char *name, enum checkp
     struct error error;
     const char *output = model_path(model, name);
     write_parts(model, output, compression);
-    CHECK(checkpoint_assemble(output, model_part_names, PARTS, layout, NULL, &error));
+    CHECK(checkpoint_assemble(output, part_names, PARTS, layout, NULL, &error));
     return output;
 }
 

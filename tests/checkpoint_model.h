@@ -24,8 +24,6 @@ struct model {
     char folder[40]; /* where its checkpoints are */
 };
 
-extern const char *const model_part_names[PARTS];
-
 /* cmocka's set-up and end of a group: *state is a new model (the seed is printed) with a folder of
  * its own, removed at the end. */
 int model_create(void **state);

@@ -284,17 +284,11 @@ static void bench(enum kernel_path path, int threads) {
 }
 
 int main(int argc, char **argv) {
-    enum kernel_path path = kernel_path_best();
-    if (argc > 1 && (!kernel_path_parse(argv[1], &path) || !kernel_path_supported(path))) {
-        fprintf(stderr, "bench_dense: this machine has no path %s\n", argv[1]);
-        return 2;
-    }
+    const enum kernel_path path = measure_path(argc, argv, "[PATH [THREADS...]]");
     printf("%s\n%-4s %7s  %4s x %5s x %5s  %7s %7s %7s %7s %7s   %5s %5s\n", kernel_path_name(path),
            "type", "threads", "M", "K", "N", "peak", "run", "ours", "plain", "packed", "/one",
            "/peak");
-    if (argc < 3)
-        bench(path, 1);
-    for (int i = 2; i < argc; i++)
-        bench(path, atoi(argv[i]));
+    for (int i = 2; i < argc || i == 2; i++)
+        bench(path, (int)measure_number(argc, argv, i, 1));
     return 0;
 }

@@ -1,5 +1,5 @@
 /* GPTQ's two parts: the Cholesky factor of a site, and the rounding of rows, in seconds and
- * Gflop/s. bench_gptq [COLUMNS [ROWS [THREADS [PATH]]]] */
+ * Gflop/s. bench_gptq [PATH [THREADS [COLUMNS [ROWS]]]] */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,17 +64,11 @@ static void measure_gram(const struct compute *compute, int64_t *sums, int64_t c
     free(work);
 }
 
-static int64_t argument(int count, char **arguments, int index, int64_t otherwise) {
-    return count > index ? strtoll(arguments[index], NULL, 10) : otherwise;
-}
-
-int main(int count, char **arguments) {
-    const int64_t columns = argument(count, arguments, 1, 4096);
-    const int64_t rows = argument(count, arguments, 2, 1024);
-    const int threads = (int)argument(count, arguments, 3, 1);
-    enum kernel_path path = kernel_path_best();
-    if (count > 4 && !kernel_path_parse(arguments[4], &path))
-        return 2;
+int main(int argc, char **argv) {
+    const enum kernel_path path = measure_path(argc, argv, "[PATH [THREADS [COLUMNS [ROWS]]]]");
+    const int threads = (int)measure_number(argc, argv, 2, 1);
+    const int64_t columns = measure_number(argc, argv, 3, 4096);
+    const int64_t rows = measure_number(argc, argv, 4, 1024);
     struct random random = {1};
     const struct quantize_format format = {.group_size = 128, .scale_type = NUMBER_F16};
     const size_t values = (size_t)(rows * columns), groups = values / 32;

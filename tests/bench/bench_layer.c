@@ -6,7 +6,7 @@
  * of a query and a key that it sees (the causal half, both products). Norms and the like count
  * none.
  *
- * bench_layer [threads ...]: each part's least time of ROUNDS rounds. */
+ * bench_layer [PATH [THREADS...]]: each part's least time of ROUNDS rounds. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,7 +127,7 @@ static void run_feed_forward(struct bench *bench, const struct layer *layer) {
     mark(bench, ADD);
 }
 
-static struct bench bench_create(void) {
+static struct bench bench_create(enum kernel_path path) {
     struct random random = random_start();
     struct bench bench = {
         .shape = {.heads = HEADS,
@@ -146,7 +146,7 @@ static struct bench bench_create(void) {
         .up = allocate(CHUNK * HIDDEN * sizeof(float)),
         .maxima = allocate(HIDDEN * sizeof(float)),
     };
-    bench.compute.path = kernel_path_best();
+    bench.compute.path = path;
     bench.cache = allocate(attention_cache_bytes(&bench.shape));
     bench.packed.data =
         allocate(matmul_packed_bytes(bench.compute.path, MATMUL_BF16, CHUNK, HIDDEN));
@@ -203,13 +203,9 @@ static void measure(struct bench *bench, int threads) {
     printf("  attention alone %.0f GFLOP/s\n", attention / least[ATTENTION] * 1e-9);
 }
 
-int main(int count, char **arguments) {
-    struct bench bench = bench_create();
-    for (int i = 1; i < count; i++)
-        measure(&bench, atoi(arguments[i]));
-    if (count == 1) {
-        measure(&bench, 1);
-        measure(&bench, 2);
-    }
+int main(int argc, char **argv) {
+    struct bench bench = bench_create(measure_path(argc, argv, "[PATH [THREADS...]]"));
+    for (int i = 2; i < argc || i == 2; i++)
+        measure(&bench, (int)measure_number(argc, argv, i, 1));
     return 0;
 }

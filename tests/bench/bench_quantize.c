@@ -1,5 +1,6 @@
 /* Int4 weights: bytes of weights read a second on one core, beside the speed at which the core
- * reads memory, measured in turn with it. Weights and nibbles lie beyond the last-level cache. */
+ * reads memory, measured in turn with it. Weights and nibbles lie beyond the last-level cache.
+ * bench_quantize [PATH] */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,12 +75,7 @@ static void print_rates(struct bench *bench, enum number_type type, int64_t grou
 /* [PATH] */
 int main(int argc, char **argv) {
     static struct bench bench;
-    bench.path = kernel_path_best();
-    if (argc > 1 &&
-        (!kernel_path_parse(argv[1], &bench.path) || !kernel_path_supported(bench.path))) {
-        fprintf(stderr, "no path %s here\n", argv[1]);
-        return 1;
-    }
+    bench.path = measure_path(argc, argv, "[PATH]");
     uint16_t *data = malloc(bytes);
     bench.data = data;
     bench.packed = aligned_alloc(64, bytes / 4);

@@ -335,15 +335,9 @@ static void bench(enum kernel_path path, int threads) {
 }
 
 int main(int argc, char **argv) {
-    enum kernel_path path = kernel_path_best();
-    if (argc > 1 && (!kernel_path_parse(argv[1], &path) || !kernel_path_supported(path))) {
-        fprintf(stderr, "bench_w4a8: this machine has no path %s\n", argv[1]);
-        return 2;
-    }
+    const enum kernel_path path = measure_path(argc, argv, "[PATH [THREADS...]]");
     printf("%s; rows of X x rows of W x K\n", kernel_path_name(path));
-    for (int i = 2; i < argc; i++)
-        bench(path, atoi(argv[i]));
-    if (argc < 3)
-        bench(path, 1);
+    for (int i = 2; i < argc || i == 2; i++)
+        bench(path, (int)measure_number(argc, argv, i, 1));
     return 0;
 }

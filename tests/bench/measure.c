@@ -1,12 +1,40 @@
 #include "tests/bench/measure.h"
 
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static double read_clock(clockid_t clock) {
     struct timespec now;
     clock_gettime(clock, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+enum kernel_path measure_path(int argc, char **argv, const char *usage) {
+    enum kernel_path path = kernel_path_best();
+    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
+        printf("%s %s\n", argv[0], usage);
+        exit(0);
+    }
+    if (argc > 1 && (!kernel_path_parse(argv[1], &path) || !kernel_path_supported(path))) {
+        fprintf(stderr, "%s: this machine has no path %s; %s\n", argv[0], argv[1], usage);
+        exit(2);
+    }
+    return path;
+}
+
+int64_t measure_number(int argc, char **argv, int index, int64_t otherwise) {
+    if (argc <= index)
+        return otherwise;
+    char *end;
+    const long long number = strtoll(argv[index], &end, 10);
+    if (number < 1 || *end != '\0') {
+        fprintf(stderr, "%s: %s is not a number from 1 on\n", argv[0], argv[index]);
+        exit(2);
+    }
+    return number;
 }
 
 double measure_seconds(void) {

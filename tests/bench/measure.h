@@ -2,6 +2,8 @@
 #ifndef FPTQ_TESTS_BENCH_MEASURE_H
 #define FPTQ_TESTS_BENCH_MEASURE_H
 
+#include <stdint.h>
+
 #include "kernels/path.h"
 
 /* The instructions whose rate is measured. */
@@ -10,6 +12,13 @@ enum instruction {
     INSTRUCTION_BF16_DOT, /* vdpbf16ps, tdpbf16ps */
     INSTRUCTION_INT8_DOT, /* vpdpbusd, tdpbssd */
 };
+
+/* Every bench is called as "bench_NAME [PATH [NUMBER...]]". The first argument, a path that this
+ * machine has; the best one if there is none. Anything else ends the program: --help with `usage`,
+ * what follows the program's name, the rest with one line and status 2. */
+enum kernel_path measure_path(int argc, char **argv, const char *usage);
+/* Argument `index` from 2 on, a number from 1 on; `otherwise` if there is none. */
+int64_t measure_number(int argc, char **argv, int index, int64_t otherwise);
 
 double measure_seconds(void);
 /* The calling thread's own processor time. */

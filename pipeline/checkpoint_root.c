@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "io/checkpoint_prepare.h"
-#include "pipeline/quantize_layer.h"
+#include "pipeline/layer_part.h"
 #include "pipeline/stored.h"
 
 /* The merged file is made while the parts are there; scratch files are gone by then. */
@@ -178,7 +178,7 @@ enum status checkpoint_root_assemble(const struct checkpoint_root *root, const s
         status = error_set(error, STATUS_FAILED, "no memory to assemble the checkpoint");
     } else {
         for (int i = 0; i < layers; i++)
-            quantize_part_name(i, names[i]);
+            layer_part_name(i, names[i]);
         for (int i = 0; i < OTHERS; i++)
             memcpy(names[layers + i], others[i], strlen(others[i]) + 1);
         for (int i = 0; i < layers + OTHERS; i++)

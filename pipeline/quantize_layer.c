@@ -15,10 +15,6 @@
 #include "pipeline/weight_maxima.h"
 #include "pipeline/weights.h"
 
-void quantize_part_name(int layer, char name[32]) {
-    snprintf(name, 32, "layer-%05d", layer);
-}
-
 /* The replicas that work on a layer: with as many layers as replicas or more, one; with fewer,
  * those with replica % layers == the layer's index. The first of them writes. */
 struct layer_team {
@@ -289,7 +285,7 @@ static struct site_result site_result_of(const struct layer_work *work, int site
 static enum status write_layer(struct layer_work *work, struct error *error) {
     const struct quantize_job *job = work->job;
     char name[32];
-    quantize_part_name(work->layer, name);
+    layer_part_name(work->layer, name);
     enum status status = checkpoint_part_create(
         job->config->output.checkpoint, name, job->config->output.compression, &work->part, error);
     if (status)

@@ -6,20 +6,11 @@
 #include "pipeline/config.h"
 #include "pipeline/fold.h"
 #include "pipeline/hessian.h"
+#include "pipeline/layer_part.h"
 #include "pipeline/mesh.h"
+#include "pipeline/resume.h"
 #include "pipeline/stop.h"
 #include "pipeline/timing.h"
-
-struct resume;
-
-/* What became of a site, for the report. Plain data: it travels between ranks as bytes. */
-struct site_result {
-    int layer, site, policy;
-    float range;
-    double damping;      /* of GPTQ's Hessian, after raising it where it had to be; 0: no GPTQ */
-    double weight_error; /* sqrt(sum (w - w_quantized)^2 / sum w^2) over the linears that read it */
-    double errors[TREATMENT_COUNT]; /* of site_error.h; negative: not measured */
-};
 
 struct quantize_job {
     struct mesh *mesh;
@@ -44,8 +35,5 @@ struct quantize_job {
 enum status quantize_layers(const struct quantize_job *job,
                             void (*finished)(void *context, const struct site_result *result),
                             void *context, struct timing *timing, struct error *error);
-
-/* "layer-00012" */
-void quantize_part_name(int layer, char name[32]);
 
 #endif

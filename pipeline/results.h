@@ -3,9 +3,9 @@
 #ifndef FPTQ_PIPELINE_RESULTS_H
 #define FPTQ_PIPELINE_RESULTS_H
 
+#include "pipeline/layer_part.h"
 #include "pipeline/mesh.h"
 #include "pipeline/options.h"
-#include "pipeline/quantize_layer.h"
 #include "pipeline/timing.h"
 
 /* This rank's. */

@@ -243,7 +243,7 @@ enum status resume_save_all(struct resume *resume, const float *maxima, struct e
 enum status resume_save_layer(const struct resume *resume, int layer,
                               const struct site_result *results, struct error *error) {
     char record[STATE_NAME];
-    quantize_part_name(layer, record);
+    layer_part_name(layer, record);
     return state_write(resume->run.config->output.checkpoint, record, resume->owner, results,
                        SITE_COUNT * sizeof *results, error);
 }

@@ -21,8 +21,8 @@
 #include "io/sample.h"
 #include "pipeline/config.h"
 #include "pipeline/hessian_state.h"
+#include "pipeline/layer_part.h"
 #include "pipeline/mesh.h"
-#include "pipeline/quantize_layer.h"
 #include "pipeline/site_sample.h"
 
 /* What the run is. */

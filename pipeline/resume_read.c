@@ -191,7 +191,7 @@ static void find_finished(const struct resume_run *run, const char *owner,
         void *data;
         size_t bytes;
         const size_t expected = SITE_COUNT * sizeof *found->results;
-        quantize_part_name(layer, name);
+        layer_part_name(layer, name);
         if (state_read(output, name, owner, &data, &bytes, NULL) || !data)
             continue;
         if (bytes == expected && checkpoint_part_exists(output, name)) {

@@ -1,3 +1,4 @@
+// clang-format off
 /* Made by make_golden_gguf_blocks.py with the gguf package. */
 static const struct {
     enum tensor_type type;

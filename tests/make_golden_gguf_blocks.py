@@ -23,7 +23,7 @@ def splitmix64(seed, count):
         return z ^ z >> np.uint64(31)
 
 
-print("/* Made by make_golden_gguf_blocks.py with the gguf package. */")
+print("// clang-format off\n/* Made by make_golden_gguf_blocks.py with the gguf package. */")
 print("static const struct {")
 print("    enum tensor_type type;")
 print("    uint64_t seed;")

@@ -17,8 +17,9 @@ static inline struct random random_start(void) {
     const char *given = getenv("FPTQ_TEST_SEED");
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    const uint64_t seed = given != NULL ? strtoull(given, NULL, 10)
-                                        : (uint64_t)now.tv_sec * 1000000007u + (uint64_t)now.tv_nsec;
+    const uint64_t seed = given != NULL
+                              ? strtoull(given, NULL, 10)
+                              : (uint64_t)now.tv_sec * 1000000007u + (uint64_t)now.tv_nsec;
     printf("FPTQ_TEST_SEED=%" PRIu64 "\n", seed);
     return (struct random){.state = seed};
 }

@@ -1,6 +1,6 @@
-/* tool_compare_checkpoints A.h5 B.h5: whether two checkpoints hold the same: the manifest, every dataset
- * decoded (type, shape, elements), every object's attributes; not what is under /run. Prints the
- * first difference. Exit status 0: the same, 1: different, 2: one cannot be read. */
+/* tool_compare_checkpoints A.h5 B.h5: whether two checkpoints hold the same: the manifest, every
+ * dataset decoded (type, shape, elements), every object's attributes; not what is under /run.
+ * Prints the first difference. Exit status 0: the same, 1: different, 2: one cannot be read. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,7 @@
-/* tool_write_checkpoint OUTPUT.h5 none|zstd single|sharded [SHIFT]: a small checkpoint of known content
- * for the tests that look at it with other tools. /w: int4 [2500, 501], element e is (e + SHIFT) %
- * 16 - 8 (two chunks, the second an edge); /b: bf16 [64], element i is 1.5 * 2^(i - 32). */
+/* tool_write_checkpoint OUTPUT.h5 none|zstd single|sharded [SHIFT]: a small checkpoint of known
+ * content for the tests that look at it with other tools. /w: int4 [2500, 501], element e is (e +
+ * SHIFT) % 16 - 8 (two chunks, the second an edge); /b: bf16 [64], element i is 1.5 * 2^(i - 32).
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +48,8 @@ static enum status write_checkpoint(const char *output, enum checkpoint_compress
         else
             checkpoint_part_abandon(part);
     }
-    return status == STATUS_OK ? checkpoint_assemble(output, names, 2, layout, NULL, error) : status;
+    return status == STATUS_OK ? checkpoint_assemble(output, names, 2, layout, NULL, error)
+                               : status;
 }
 
 int main(int count, char **arguments) {

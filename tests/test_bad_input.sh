@@ -3,10 +3,8 @@
 #   test_bad_input.sh FPTQ_PIPELINE MAKE_MODEL SOURCE_FOLDER
 set -euo pipefail
 program=$1 make_model=$2 source=$3
-# shellcheck source=jobs/setup
-source "$source/jobs/setup"
-setup_mpi
-folder=$(mktemp -d)
+# shellcheck source=tests/common.sh
+source "$source/tests/common.sh"
 trap 'chmod -R u+w "$folder"; rm -rf "$folder"' EXIT
 demo=$source/tests/demo
 passed=0 failed=0

@@ -3,11 +3,8 @@
 #   test_configs.sh FPTQ_PIPELINE MAKE_MODEL SOURCE_FOLDER
 set -euo pipefail
 program=$1 make_model=$2 source=$3
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-# shellcheck source=jobs/setup
-source "$source/jobs/setup"
-setup_mpi
+# shellcheck source=tests/common.sh
+source "$source/tests/common.sh"
 
 # plan NAME RANKS KEY=VALUE...: the model's shapes for tool_make_model. The plan's memory must fit the
 # job script's.

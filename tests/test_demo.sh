@@ -4,34 +4,24 @@
 #   test_demo.sh FPTQ_PIPELINE CHECK_VALUES SOURCE_FOLDER
 set -euo pipefail
 program=$1 check_values=$2 source=$3
-# shellcheck source=jobs/setup
-source "$source/jobs/setup"
-setup_mpi
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# shellcheck source=tests/common.sh
+source "$source/tests/common.sh"
 demo=$source/tests/demo
 
-# quantize NAME [SET ...]
-quantize() {
-    local name=$1 arguments=()
-    shift
-    for setting in "$@"; do arguments+=(--set "$setting"); done
-    mpirun -n 2 "$program" -q --json "$folder/$name.json" "${arguments[@]}" \
-        --set "output.checkpoint=\"$folder/$name.h5\"" "$source/configs/demo.toml" >"$folder/$name.log" 2>&1 || {
-        cat "$folder/$name.log"
-        exit 1
-    }
-    "$program" verify "$folder/$name.h5" >"$folder/$name.verify"
-    "$check_values" "$demo/model" "$folder/$name.h5"
+# check NAME [SET ...]: NAME.h5 verifies and says what the model's weights are.
+check() {
+    quantize "$1" 2 "$source/configs/demo.toml" "${@:2}"
+    "$program" verify "$folder/$1.h5" >"$folder/$1.verify"
+    "$check_values" "$demo/model" "$folder/$1.h5"
 }
 
-quantize default
-quantize symmetric quantization.symmetric=true
-quantize seven quantization.symmetric=true 'quantization.range="amax/7"' quantization.group_size=128
-quantize row quantization.group_size=0 'quantization.scale_type="f32"'
-quantize log1p 'quantization.equalization="log1p"' quantization.c=2.0 quantization.group_size=24
-quantize rtn 'quantization.method="rtn"'
-quantize sharded 'output.layout="sharded"'
+check default
+check symmetric quantization.symmetric=true
+check seven quantization.symmetric=true 'quantization.range="amax/7"' quantization.group_size=128
+check row quantization.group_size=0 'quantization.scale_type="f32"'
+check log1p 'quantization.equalization="log1p"' quantization.c=2.0 quantization.group_size=24
+check rtn 'quantization.method="rtn"'
+check sharded 'output.layout="sharded"'
 grep '^manifest:' "$folder/default.verify" >"$folder/manifest"
 grep '^manifest:' "$folder/sharded.verify" | diff "$folder/manifest" -
 [ -d "$folder/sharded.parts" ] && [ ! -d "$folder/default.parts" ]
@@ -44,14 +34,13 @@ for damaged in flipped cut; do
     [ $damaged = cut ] && head -c $((size / 2)) "$folder/default.h5" >"$folder/cut.h5"
     status=0
     timeout 60 "$program" verify "$folder/$damaged.h5" >"$folder/out" 2>&1 || status=$?
-    [ "$status" = 1 ] || { echo "FAIL: verify of a $damaged checkpoint: status $status"; cat "$folder/out"; exit 1; }
+    [ "$status" = 1 ] || { cat "$folder/out"; fail "verify of a $damaged checkpoint: status $status"; }
     echo "verify of a $damaged checkpoint: $(tail -1 "$folder/out")"
 done
 
 # Memory: within 15% of the plan's estimate (and 16 MB, for libraries differ), and the same for sixteen times the samples.
 peak() {
-    mpirun -n 2 "$program" -q --json "$folder/peak.json" --set "calibration.samples=$1" \
-        --set "output.checkpoint=\"$folder/peak.h5\"" "$source/configs/demo.toml" >/dev/null
+    quantize peak 2 "$source/configs/demo.toml" "calibration.samples=$1"
     grep -o '"peak_bytes": [0-9]*' "$folder/peak.json" | awk '{print $2}' | sort -n | tail -1
 }
 few=$(peak 4)

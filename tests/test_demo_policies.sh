@@ -3,46 +3,26 @@
 #   test_demo_policies.sh FPTQ_PIPELINE SOURCE_FOLDER
 set -euo pipefail
 program=$1 source=$2
-# shellcheck source=jobs/setup
-source "$source/jobs/setup"
-setup_mpi
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# shellcheck source=tests/common.sh
+source "$source/tests/common.sh"
 expected=$source/tests/demo/expected_policies.txt
 
 # check RANKS [SET...]
 check() {
-  local ranks=$1 settings=() setting
-  shift
-  for setting in "$@"; do
-    settings+=(--set "$setting")
-  done
-  mpirun -n "$ranks" "$program" -q "${settings[@]}" --set "output.checkpoint=\"$folder/demo.h5\"" \
-    --restart --json "$folder/report.json" "$source/configs/demo.toml" >"$folder/log" 2>&1 || {
-    cat "$folder/log"
-    exit 1
-  }
-  python3 - "$folder/report.json" >"$folder/found" <<'PYTHON'
+  quantize demo "$1" "$source/configs/demo.toml" "${@:2}"
+  python3 - "$folder/demo.json" >"$folder/found" <<'PYTHON'
 import json, sys
 for site in json.load(open(sys.argv[1]))["sites"]:
     print(site["layer"], site["site"], site["policy"])
 PYTHON
-  if ! diff <(grep -v '^#' "$expected" | cut -d ' ' -f 1-3) "$folder/found"; then
-    echo "FAIL: $ranks ranks, $*"
-    exit 1
-  fi
-  echo "$(wc -l <"$folder/found") sites as expected: $ranks ranks, $*"
-  rm -rf "$folder"/demo.*
+  diff <(grep -v '^#' "$expected" | cut -d ' ' -f 1-3) "$folder/found" || fail "$1 ranks, ${*:2}"
+  echo "$(wc -l <"$folder/found") sites as expected: $1 ranks, ${*:2}"
 }
 
 # Chosen by measuring: no input with planted outliers is static, and each choice is within the tolerance
 # of the best treatment.
-mpirun -n 2 "$program" -q --set quantization.policy=error --set "output.checkpoint=\"$folder/demo.h5\"" \
-  --json "$folder/report.json" "$source/configs/demo.toml" >"$folder/log" 2>&1 || {
-  cat "$folder/log"
-  exit 1
-}
-python3 - "$folder/report.json" "$expected" <<'PYTHON'
+quantize demo 2 "$source/configs/demo.toml" quantization.policy=error
+python3 - "$folder/demo.json" "$expected" <<'PYTHON'
 import json, sys
 sites = json.load(open(sys.argv[1]))["sites"]
 lines = [line.split() for line in open(sys.argv[2]) if not line.startswith("#")]
@@ -56,7 +36,6 @@ for site, (layer, name, planted, _) in zip(sites, lines):
     assert planted == "static" or errors[0] > 1.3 * errors[cheapest], site
 print(len(sites), "sites as measured")
 PYTHON
-rm -rf "$folder"/demo.*
 
 check 1
 check 4

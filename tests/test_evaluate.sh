@@ -4,11 +4,8 @@
 #   test_evaluate.sh FPTQ_PIPELINE SOURCE_FOLDER
 set -euo pipefail
 program=$1 source=$2
-# shellcheck source=jobs/setup
-source "$source/jobs/setup"
-setup_mpi
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# shellcheck source=tests/common.sh
+source "$source/tests/common.sh"
 sets=$source/tests/golden/evaluation
 cat >"$folder/config.toml" <<END
 [model]
@@ -29,11 +26,6 @@ shots = 2
 precision = "f32"
 threads = 1
 END
-
-fail() {
-    echo "FAIL: $*"
-    exit 1
-}
 
 # evaluate NAME RANKS [SET ...]: results in NAME.json, those without times in NAME.figures
 evaluate() {

@@ -4,11 +4,8 @@
 #   test_evaluate_checkpoint.sh FPTQ_PIPELINE SOURCE_FOLDER
 set -euo pipefail
 program=$1 source=$2
-# shellcheck source=jobs/setup
-source "$source/jobs/setup"
-setup_mpi
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# shellcheck source=tests/common.sh
+source "$source/tests/common.sh"
 sets=$source/tests/golden/evaluation
 cat >"$folder/config.toml" <<END
 [model]
@@ -29,11 +26,6 @@ sequence_length = 200
 [run]
 threads = 1
 END
-
-fail() {
-    echo "FAIL: $*"
-    exit 1
-}
 
 # run LOG RANKS [VERB] [--set ...]
 run() {

@@ -4,13 +4,9 @@
 #   test_gptq.sh FPTQ_PIPELINE COMPARE_TOOL SOURCE_FOLDER
 set -eu
 program=$(realpath "$1") compare=$(realpath "$2") source=$(realpath "$3")
-# shellcheck source=jobs/setup
-source "$source/jobs/setup"
-setup_mpi
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# shellcheck source=tests/common.sh
+source "$source/tests/common.sh"
 cd "$folder"
-checked=0
 
 # config NAME MODEL SAMPLES LENGTH [LINE OF quantization ...]
 config() {

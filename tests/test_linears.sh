@@ -3,39 +3,27 @@
 #   test_linears.sh FPTQ_PIPELINE CHECK_LINEARS SOURCE_FOLDER
 set -euo pipefail
 program=$1 check_linears=$2 source=$3
-# shellcheck source=jobs/setup
-source "$source/jobs/setup"
-setup_mpi
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# shellcheck source=tests/common.sh
+source "$source/tests/common.sh"
 
-# check MODEL "KIND of one linear at least, as the tool prints it" [quantization.KEY=VALUE ...]
-check() {
-  local model=$1 expected=$2 arguments=()
-  shift 2
-  for setting in "$@"; do arguments+=(--set "$setting"); done
-  cat >"$folder/config.toml" <<END
-[model]
-path = "$source/tests/golden/$model/model"
+cat >"$folder/config.toml" <<END
 [calibration]
 data = "random-tokens"
 samples = 3
 sequence_length = 40
 [quantization]
 group_size = 24
-[output]
-checkpoint = "$folder/check.h5"
 END
-  "$program" -q "${arguments[@]}" "$folder/config.toml" >"$folder/log" 2>&1 || {
-    cat "$folder/log"
-    echo "FAIL: quantize $model $*"
-    exit 1
-  }
+
+# check MODEL "KIND of one linear at least, as the tool prints it" [quantization.KEY=VALUE ...]
+check() {
+  local model=$1 expected=$2
+  shift 2
+  quantize check 1 "$folder/config.toml" "model.path=\"$source/tests/golden/$model/model\"" "$@"
   "$check_linears" "$source/tests/golden/$model/model" "$folder/check.h5" >"$folder/log" &&
     grep -q "$expected" "$folder/log" || {
     cat "$folder/log"
-    echo "FAIL: $model $*: no linear is $expected, or its output is not what the checkpoint says"
-    exit 1
+    fail "$model $*: no linear is $expected, or its output is not what the checkpoint says"
   }
   echo "$model $*: $(tail -n 1 "$folder/log" | sed 's/.*: //')"
 }

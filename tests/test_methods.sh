@@ -4,20 +4,10 @@
 #   test_methods.sh FPTQ_PIPELINE CHECK_VALUES COMPARE_TOOL SOURCE_FOLDER
 set -euo pipefail
 program=$1 check_values=$2 compare=$3 source=$4
-# shellcheck source=jobs/setup
-source "$source/jobs/setup"
-setup_mpi
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# shellcheck source=tests/common.sh
+source "$source/tests/common.sh"
 
-# quantize RANKS NAME MODEL SET ...
-quantize() {
-  local ranks=$1 name=$2 model=$3 arguments=()
-  shift 3
-  for setting in "$@"; do arguments+=(--set "$setting"); done
-  cat >"$folder/config.toml" <<END
-[model]
-path = "$source/tests/golden/$model/model"
+cat >"$folder/config.toml" <<END
 [calibration]
 data = "random-tokens"
 samples = 3
@@ -25,14 +15,11 @@ sequence_length = 40
 chunk_tokens = 16
 [quantization]
 group_size = 24
-[output]
-checkpoint = "$folder/$name.h5"
 END
-  mpirun -n "$ranks" "$program" -q "${arguments[@]}" "$folder/config.toml" >"$folder/log" 2>&1 || {
-    echo "FAIL: $name: $*"
-    cat "$folder/log"
-    exit 1
-  }
+
+# of NAME RANKS MODEL SET ...: quantize it into NAME.h5
+of() {
+  quantize "$1" "$2" "$folder/config.toml" "model.path=\"$source/tests/golden/$3/model\"" "${@:4}"
 }
 
 # attribute LINEAR NAME: as h5dump has it
@@ -45,7 +32,7 @@ attribute() {
 method() {
   local model=$1 alpha=$2 expected=$3
   shift 3
-  quantize 1 1 "$model" "$@"
+  of 1 1 "$model" "$@"
   "$program" verify -q "$folder/1.h5" >/dev/null
   # shellcheck disable=SC2086
   "$check_values" "$source/tests/golden/$model/model" "$folder/1.h5" $alpha
@@ -53,17 +40,14 @@ method() {
   [ "${model#bloom}" = "$model" ] || linear=transformer/h/0/self_attention/query_key_value
   found=$(for name in input_policy weight_bits group_size symmetric; do attribute $linear $name; done | xargs)
   # shellcheck disable=SC2053
-  if [[ $found != $expected ]]; then
-    echo "FAIL: $model $*: $linear has the attributes $found, not $expected"
-    exit 1
-  fi
+  [[ $found == $expected ]] || fail "$model $*: $linear has the attributes $found, not $expected"
   # Three replicas of two layers share the linears of a layer.
-  quantize 2 2 "$model" "$@"
-  quantize 3 3 "$model" run.stages=1 run.replicas=3 "$@"
+  of 2 2 "$model" "$@"
+  of 3 3 "$model" run.stages=1 run.replicas=3 "$@"
   "$compare" "$folder/1.h5" "$folder/2.h5"
   "$compare" "$folder/1.h5" "$folder/3.h5"
-  quantize 2 f32 "$model" run.precision=f32 "$@"
-  quantize 1 portable "$model" run.precision=f32 run.isa=portable "$@"
+  of f32 2 "$model" run.precision=f32 "$@"
+  of portable 1 "$model" run.precision=f32 run.isa=portable "$@"
   "$compare" "$folder/f32.h5" "$folder/portable.h5"
   echo "$model $*: the same for 1, 2 and 3 ranks"
 }

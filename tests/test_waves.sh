@@ -5,11 +5,8 @@
 # MEASURE: yes, or no where the build takes memory of its own (sanitizers).
 set -euo pipefail
 program=$1 compare=$2 make_model=$3 source=$4 measure=$5
-# shellcheck source=jobs/setup
-source "$source/jobs/setup"
-setup_mpi
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# shellcheck source=tests/common.sh
+source "$source/tests/common.sh"
 "$make_model" "$folder/model" layers=7 hidden=1024 intermediate=2816 heads=16 kv_heads=8 head_dim=64 \
   vocabulary=4000 tied=1
 cat >"$folder/config.toml" <<END

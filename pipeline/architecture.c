@@ -1,6 +1,5 @@
 #include "pipeline/architecture.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,30 +11,6 @@ const char *site_name(enum site site) {
     static const char *const names[SITE_COUNT] = {"attention_input", "attention_output",
                                                   "mlp_input", "mlp_hidden"};
     return names[site];
-}
-
-enum status config_integer(const json_t *config, const char *origin, const char *key, int64_t least,
-                           int64_t most, int64_t *value, struct error *error) {
-    const json_t *item = json_object_get(config, key);
-    if (!json_is_integer(item))
-        return error_set(error, STATUS_INPUT, "%s: \"%s\" is missing or no integer", origin, key);
-    *value = json_integer_value(item);
-    if (*value < least || *value > most)
-        return error_set(error, STATUS_INPUT, "%s: \"%s\" is %lld, expected %lld to %lld", origin,
-                         key, (long long)*value, (long long)least, (long long)most);
-    return STATUS_OK;
-}
-
-enum status config_number(const json_t *config, const char *origin, const char *key, double *value,
-                          struct error *error) {
-    const json_t *item = json_object_get(config, key);
-    if (!json_is_number(item))
-        return error_set(error, STATUS_INPUT, "%s: \"%s\" is missing or no number", origin, key);
-    *value = json_number_value(item);
-    if (!(*value > 0) || !isfinite(*value))
-        return error_set(error, STATUS_INPUT, "%s: \"%s\" is %g, expected a positive number",
-                         origin, key, *value);
-    return STATUS_OK;
 }
 
 static void list_model_types(char *text, size_t size) {

@@ -164,6 +164,14 @@ enum status config_integer(const json_t *config, const char *origin, const char 
                            int64_t most, int64_t *value, struct error *error);
 enum status config_number(const json_t *config, const char *origin, const char *key, double *value,
                           struct error *error);
+/* The sizes, under the keys that decoders of Hugging Face have in common: hidden_size,
+ * num_attention_heads ... and the norms' epsilon under `epsilon_key`. */
+enum status config_decoder(const json_t *config, const char *origin, const char *epsilon_key,
+                           struct model_shape *shape, struct error *error);
+/* rope_scaling (before transformers 5) or rope_parameters: theta, and how frequencies are scaled.
+ */
+enum status config_rope(const json_t *config, const char *origin, struct model_shape *shape,
+                        struct error *error);
 
 extern const struct architecture architecture_bloom, architecture_llama;
 

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct architecture *const architectures[] = {&architecture_bloom,
-                                                           &architecture_llama};
+static const struct architecture *const architectures[] = {&architecture_bloom, &architecture_llama,
+                                                           &architecture_starcoder2};
 enum { ARCHITECTURE_COUNT = sizeof architectures / sizeof architectures[0] };
 
 const char *site_name(enum site site) {

@@ -173,6 +173,6 @@ enum status config_decoder(const json_t *config, const char *origin, const char 
 enum status config_rope(const json_t *config, const char *origin, struct model_shape *shape,
                         struct error *error);
 
-extern const struct architecture architecture_bloom, architecture_llama;
+extern const struct architecture architecture_bloom, architecture_llama, architecture_starcoder2;
 
 #endif

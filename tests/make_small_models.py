@@ -78,6 +78,22 @@ MODELS = {
         {**LLAMA, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True},
         torch.bfloat16,
     ),
+    "starcoder2": (
+        transformers.Starcoder2Config,
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "intermediate_size": 72,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            "sliding_window": 24,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        },
+        torch.bfloat16,
+    ),
 }
 
 

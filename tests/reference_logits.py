@@ -24,12 +24,12 @@ import transformers
 
 import make_demo_text
 
-# The sites of a layer, in order, and a linear that reads each: LLaMA-like names, BLOOM's names.
+# The sites of a layer, in order, and a linear that reads each: by the names of LLaMA, BLOOM and StarCoder2.
 SITES = {
     "attention_input": ("q_proj", "query_key_value"),
     "attention_output": ("o_proj", "dense"),
-    "mlp_input": ("gate_proj", "dense_h_to_4h"),
-    "mlp_hidden": ("down_proj", "dense_4h_to_h"),
+    "mlp_input": ("gate_proj", "dense_h_to_4h", "c_fc"),
+    "mlp_hidden": ("down_proj", "dense_4h_to_h", "c_proj"),
 }
 
 

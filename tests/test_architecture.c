@@ -91,7 +91,8 @@ static void test_bloom(void **state) {
     refuse(bloom, "{'n_layer':null}", "\"num_hidden_layers\" is missing");
     refuse(bloom, "{'layer_norm_epsilon':0}", "layer_norm_epsilon");
     refuse(bloom, "{'apply_residual_connection_post_layernorm':true}", "post_layernorm");
-    refuse(bloom, "{'model_type':'gpt_neox'}", "supported: bloom, llama, mistral, qwen2");
+    refuse(bloom, "{'model_type':'gpt_neox'}",
+           "supported: bloom, llama, mistral, qwen2, starcoder2");
 }
 
 static void test_llama(void **state) {

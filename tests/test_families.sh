@@ -23,7 +23,7 @@ of() {
   quantize "$1" "$2" "$folder/config.toml" "model.path=\"$3\"" "${@:4}"
 }
 
-for name in bloom12 bloom8 llama3 llama_gqa llama_mha mistral qwen2; do
+for name in bloom12 bloom8 llama3 llama_gqa llama_mha mistral qwen2 starcoder2; do
   model=$source/tests/golden/$name/model
   # No activation of these models reaches 1000: all equalized, then some of each policy.
   of "$name" 2 "$model" quantization.v0=0.01 quantization.v1=1000
@@ -32,7 +32,7 @@ for name in bloom12 bloom8 llama3 llama_gqa llama_mha mistral qwen2; do
   "$check_values" "$model" "$folder/$name.h5"
   of mixed 1 "$model" quantization.v0=4 quantization.v1=8
   "$check_values" "$model" "$folder/mixed.h5"
-  case $name in bloom12 | mistral) ;; *) continue ;; esac
+  case $name in bloom12 | mistral | starcoder2) ;; *) continue ;; esac
   for ranks in 1 4; do
     of "$ranks" "$ranks" "$model" quantization.v0=0.01 quantization.v1=1000
     "$compare" "$folder/$name.h5" "$folder/$ranks.h5"

@@ -29,6 +29,7 @@ struct linear {
 };
 
 struct family {
+    const char *model_type; /* of config.json; NULL: of all others */
     const char *layers, *optional_prefix;
     struct linear linears[8];
     struct {
@@ -37,36 +38,53 @@ struct family {
     const char *outer[6]; /* stored unchanged, where the model has them */
 };
 
-static const struct family llama = {
-    .layers = "model.layers.",
-    .optional_prefix = "",
-    .linears = {{.name = "self_attn.q_proj", .norm = 1},
-                {.name = "self_attn.k_proj", .norm = 1},
-                {.name = "self_attn.v_proj", .consumer = "self_attn.o_proj", .norm = 1},
-                {.name = "self_attn.o_proj"},
-                {.name = "mlp.gate_proj", .norm = 2},
-                {.name = "mlp.up_proj", .consumer = "mlp.down_proj", .norm = 2},
-                {.name = "mlp.down_proj"}},
-    .norms = {{"input_layernorm", "self_attn.q_proj"}, {"post_attention_layernorm", "mlp.up_proj"}},
-    .outer = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"},
-};
-
-static const struct family bloom = {
-    .layers = "transformer.h.",
-    .optional_prefix = "transformer.",
-    .linears = {{.name = "self_attention.query_key_value",
-                 .consumer = "self_attention.dense",
-                 .fused = true,
-                 .norm = 1},
-                {.name = "self_attention.dense"},
-                {.name = "mlp.dense_h_to_4h", .norm = 2},
-                {.name = "mlp.dense_4h_to_h", .keeps_scale = true}},
-    .norms = {{"input_layernorm", "self_attention.query_key_value"},
-              {"post_attention_layernorm", "mlp.dense_h_to_4h"}},
-    .outer = {"transformer.word_embeddings.weight", "transformer.word_embeddings_layernorm.weight",
-              "transformer.word_embeddings_layernorm.bias", "transformer.ln_f.weight",
-              "transformer.ln_f.bias"},
-};
+static const struct family families[] = {
+    {
+        .model_type = "bloom",
+        .layers = "transformer.h.",
+        .optional_prefix = "transformer.",
+        .linears = {{.name = "self_attention.query_key_value",
+                     .consumer = "self_attention.dense",
+                     .fused = true,
+                     .norm = 1},
+                    {.name = "self_attention.dense"},
+                    {.name = "mlp.dense_h_to_4h", .norm = 2},
+                    {.name = "mlp.dense_4h_to_h", .keeps_scale = true}},
+        .norms = {{"input_layernorm", "self_attention.query_key_value"},
+                  {"post_attention_layernorm", "mlp.dense_h_to_4h"}},
+        .outer = {"transformer.word_embeddings.weight",
+                  "transformer.word_embeddings_layernorm.weight",
+                  "transformer.word_embeddings_layernorm.bias", "transformer.ln_f.weight",
+                  "transformer.ln_f.bias"},
+    },
+    {
+        .model_type = "starcoder2",
+        .layers = "model.layers.",
+        .optional_prefix = "",
+        .linears = {{.name = "self_attn.q_proj", .norm = 1},
+                    {.name = "self_attn.k_proj", .norm = 1},
+                    {.name = "self_attn.v_proj", .consumer = "self_attn.o_proj", .norm = 1},
+                    {.name = "self_attn.o_proj"},
+                    {.name = "mlp.c_fc", .norm = 2},
+                    {.name = "mlp.c_proj", .keeps_scale = true}},
+        .norms = {{"input_layernorm", "self_attn.q_proj"},
+                  {"post_attention_layernorm", "mlp.c_fc"}},
+        .outer = {"model.embed_tokens.weight", "model.norm.weight", "model.norm.bias"},
+    },
+    {
+        .layers = "model.layers.",
+        .optional_prefix = "",
+        .linears = {{.name = "self_attn.q_proj", .norm = 1},
+                    {.name = "self_attn.k_proj", .norm = 1},
+                    {.name = "self_attn.v_proj", .consumer = "self_attn.o_proj", .norm = 1},
+                    {.name = "self_attn.o_proj"},
+                    {.name = "mlp.gate_proj", .norm = 2},
+                    {.name = "mlp.up_proj", .consumer = "mlp.down_proj", .norm = 2},
+                    {.name = "mlp.down_proj"}},
+        .norms = {{"input_layernorm", "self_attn.q_proj"},
+                  {"post_attention_layernorm", "mlp.up_proj"}},
+        .outer = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"},
+    }};
 
 struct values {
     float *data;
@@ -349,7 +367,9 @@ int main(int count, char **arguments) {
         fail("open");
     const json_t *config = model_source_config(source);
     const char *model_type = json_string_value(json_object_get(config, "model_type"));
-    family = model_type && !strcmp(model_type, "bloom") ? &bloom : &llama;
+    for (family = families; family->model_type; family++)
+        if (model_type && !strcmp(model_type, family->model_type))
+            break;
     const int64_t layers = either(config, "num_hidden_layers", "n_layer");
     head_dim = json_integer_value(json_object_get(config, "head_dim"));
     if (!head_dim)

@@ -1,5 +1,6 @@
 #include "pipeline/plan.h"
 
+#include <limits.h>
 #include <math.h>
 
 #include "kernels/attention.h"
@@ -237,6 +238,29 @@ static bool try_mesh(const struct plan_costs *costs, const struct config *config
            (!config->run.layers_held || config->run.layers_held >= plan->layers_held);
 }
 
+/* What goes from rank to rank in one message, `tokens` rows as wide as `columns`, counts as an int
+ * in MPI. */
+static enum status check_message(const char *key, int64_t tokens, int64_t columns,
+                                 struct error *error) {
+    if (tokens <= INT_MAX / columns)
+        return STATUS_OK;
+    return error_set(
+        error, STATUS_INPUT,
+        "%s is %lld, but with %lld numbers a token a message holds %lld tokens at most", key,
+        (long long)tokens, (long long)columns, (long long)(INT_MAX / columns));
+}
+
+static enum status check_messages(const struct model *model, const struct config *config,
+                                  struct error *error) {
+    const struct config_calibration *calibration = &config->calibration;
+    enum status status = check_message("calibration.chunk_tokens", calibration->chunk_tokens,
+                                       model->shape.hidden, error);
+    for (int site = 0; !status && config_needs_sample(config) && site < SITE_COUNT; site++)
+        status = check_message("calibration.sample_tokens", calibration->sample_tokens,
+                               model_site_channels(model, (enum site)site), error);
+    return status;
+}
+
 static enum status check_work(const struct model *model, const struct config *config, int ranks,
                               struct error *error) {
     const int layers = model->shape.layers;
@@ -261,7 +285,7 @@ static enum status check_work(const struct model *model, const struct config *co
         return error_set(error, STATUS_INPUT,
                          "%d ranks are more than there is work for: %d layers x %lld samples",
                          ranks, layers, (long long)samples);
-    return STATUS_OK;
+    return check_messages(model, config, error);
 }
 
 /* f16 weights take two products each where the path multiplies bf16 (kernels/matmul.h); clipping

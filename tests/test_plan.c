@@ -232,6 +232,13 @@ static void test_refusals(void **state) {
     config = make_config();
     config.calibration.sequence_length = 4096;
     expect_refusal(&config, 1, plenty, "2048 positions");
+    const int64_t intermediate = model.shape.intermediate;
+    config = make_config();
+    config.quantization.clip = CLIP_OUTPUT;
+    config.calibration.sample_tokens = 65536;
+    model.shape.intermediate = 40000;
+    expect_refusal(&config, 1, plenty << 20, "a message holds 53687 tokens at most");
+    model.shape.intermediate = intermediate;
 }
 
 int main(int count, char **arguments) {

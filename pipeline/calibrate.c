@@ -140,14 +140,14 @@ static enum status run_stream(struct pass *pass, struct error *error) {
                    error);
     const struct stream_waves waves = {
         .passes = mesh->stage < 0 ? 1 : passes_of(calibration),
-        .sequences = calibration->plan->wave,
         .folder = calibration->scratch,
         .enter = enter_pass,
     };
     const struct stream_work work = {
-        .sequences = sequences,
-        .count = calibration->resume->todo_count,
-        .chunk_tokens = calibration->plan->chunk_tokens,
+        .text = {.sequences = sequences,
+                 .count = calibration->resume->todo_count,
+                 .chunk_tokens = calibration->plan->chunk_tokens,
+                 .wave = calibration->plan->wave},
         .width = mesh->stage >= 0 ? calibration->stage->model->shape.hidden : 0,
         .label = "calibrate",
         .waves = waves,

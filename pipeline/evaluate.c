@@ -181,13 +181,14 @@ static enum status run_stream(struct mesh *mesh, const struct plan *plan,
     const struct evaluation_task *task = evaluation->task;
     const int models = evaluation->model_count;
     const struct stream_work work = {
-        .sequences = evaluation->sequences,
-        .count = task->request_count,
-        .chunk_tokens = plan->chunk_tokens,
+        .text = {.sequences = evaluation->sequences,
+                 .count = task->request_count,
+                 .chunk_tokens = plan->chunk_tokens,
+                 .packed = true,
+                 .wave = plan->wave},
         .width = mesh->stage >= 0 ? models * width_of(evaluation) : 0,
         .label = evaluation_set_name(task->set),
-        .waves = {.passes = evaluation->passes, .sequences = plan->wave, .enter = enter_pass},
-        .packed = true,
+        .waves = {.passes = evaluation->passes, .enter = enter_pass},
         .visit = visit,
         .context = evaluation,
     };

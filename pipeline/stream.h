@@ -12,51 +12,19 @@
 
 #include "pipeline/mesh.h"
 #include "pipeline/stage.h"
+#include "pipeline/stream_order.h"
 #include "pipeline/timing.h"
 
-/* The tokens of `head`, then those of `tail` (which may be none): at least one together. */
-struct stream_sequence {
-    const int32_t *head, *tail;
-    int64_t head_tokens, tail_tokens;
-    int64_t group; /* replica group % replicas works on it */
-    /* The first position whose result is wanted. Tokens before it are left out where the sequence
-     * before it (on its replica) begins with the same ones: their keys and values are there still.
-     */
-    int64_t wanted;
-};
-
-/* Tokens of one sequence. */
-struct stream_piece {
-    int64_t sequence, position, tokens;
-};
-
-struct stream_chunk {
-    int64_t sequence, position; /* of its first token */
-    int64_t tokens;             /* of all its pieces */
-    const struct stream_piece *pieces;
-    int64_t piece_count; /* 1 where they are not packed */
-    bool last;           /* the (last) piece is the last of its sequence */
-    int pass;            /* how often it has passed through this stage before */
-    bool leaves;         /* it does not pass again */
-    int64_t place;       /* among the chunks of its wave */
-};
-
-/* What a stage does in waves; the same `sequences` on all ranks. */
+/* What a stage does in waves. */
 struct stream_waves {
     int passes; /* of a chunk through this stage; 0, 1: all layers at once, the rest unused */
-    int64_t sequences;  /* of a replica in a wave */
     const char *folder; /* of the scratch file for hidden states; NULL: they stay in memory */
     /* Before a pass's first chunk: load its layers. */
     enum status (*enter)(void *context, int pass, struct error *error);
 };
 
-/* Token `position` of a sequence. */
-int32_t stream_token(const struct stream_sequence *sequence, int64_t position);
-
 struct stream_work {
-    const struct stream_sequence *sequences; /* the same on all ranks */
-    int64_t count, chunk_tokens;
-    bool packed;       /* fill chunks up with pieces of the next sequences */
+    struct stream_text text;
     int64_t width;     /* floats that pass from stage to stage for each token */
     const char *label; /* for the progress */
     struct stream_waves waves;

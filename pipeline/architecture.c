@@ -240,12 +240,15 @@ int64_t model_row_channel(const struct model *model, const struct linear_rule *r
     return group == 1 ? row : row / head_dim * group * head_dim + row % head_dim;
 }
 
+int64_t model_linear_weights(const struct model *model, int index) {
+    const struct linear_rule *rule = &model->architecture->linears[index];
+    return model_dimension(&model->shape, rule->out) * model_dimension(&model->shape, rule->in);
+}
+
 int64_t model_layer_weights(const struct model *model) {
-    const struct architecture *architecture = model->architecture;
     int64_t weights = 0;
-    for (int i = 0; i < architecture->linear_count; i++)
-        weights += model_dimension(&model->shape, architecture->linears[i].out) *
-                   model_dimension(&model->shape, architecture->linears[i].in);
+    for (int i = 0; i < model->architecture->linear_count; i++)
+        weights += model_linear_weights(model, i);
     return weights;
 }
 

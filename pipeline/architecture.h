@@ -141,7 +141,8 @@ int64_t model_role_columns(const struct model *model, enum linear_role role);
  * and k rows of a fused q-k-v). With grouped-query attention, the first of the channels that it
  * serves. */
 int64_t model_row_channel(const struct model *model, const struct linear_rule *rule, int64_t row);
-/* Weights of a layer's linears, all together. */
+/* Weights of a layer's linear, by its place in the architecture's list; of all together. */
+int64_t model_linear_weights(const struct model *model, int index);
 int64_t model_layer_weights(const struct model *model);
 /* "model.layers.3." + name + suffix */
 void model_layer_name(const struct model *model, int layer, const char *name, const char *suffix,

@@ -13,7 +13,6 @@ struct pass {
     float *maxima;  /* (layers of the stage, model_layer_channels) */
     int64_t window; /* that is passing */
     double longest; /* seconds, of a chunk */
-    double hessian_seconds;
     struct timing *timing;
 };
 
@@ -50,12 +49,12 @@ static void take_site(void *context, int layer, enum site site, const float *x, 
                       int64_t tokens) {
     struct pass *pass = context;
     const struct calibration *calibration = pass->calibration;
-    const double begin = timing_now();
+    const struct timing_mark begin = timing_mark();
     if (calibration->sample->tokens)
         site_sample_take(calibration->sample, layer, site, pass->window, x, position, tokens);
     if (calibration->hessians)
         hessians_take(calibration->hessians, layer, site, pass->window, x, position, tokens);
-    pass->hessian_seconds += timing_now() - begin;
+    timing_move(pass->timing, SECTION_COMPUTE, SECTION_HESSIAN, &begin);
 }
 
 static enum status visit(void *context, const struct stream_chunk *chunk, const int32_t *ids,
@@ -74,10 +73,7 @@ static enum status visit(void *context, const struct stream_chunk *chunk, const 
         .site = hessians || pass->calibration->sample->tokens ? take_site : NULL,
         .context = pass,
     };
-    pass->hessian_seconds = 0;
     stage_forward(stage, hidden, chunk->position, chunk->tokens, &observer, hook);
-    pass->timing->seconds[SECTION_HESSIAN] += pass->hessian_seconds;
-    pass->timing->seconds[SECTION_COMPUTE] -= pass->hessian_seconds;
     /* Before it is passed on: a fault is named by the rank where it began. */
     const enum status status = check_finite(pass, error);
     return status || !hessians ? status : hessians_check(hessians, error);
@@ -98,7 +94,7 @@ static enum status keep_state(void *context, const struct stream_chunk *chunk, d
                               struct error *error) {
     struct pass *pass = context;
     struct resume *resume = pass->calibration->resume;
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     if (seconds > pass->longest)
         pass->longest = seconds;
     enum status status = STATUS_OK;
@@ -167,7 +163,7 @@ enum status calibrate_run(const struct calibration *calibration, float *maxima,
     const struct stage *stage = calibration->stage;
     struct pass pass = {.calibration = calibration, .maxima = maxima, .timing = timing};
     enum status status = run_stream(&pass, error);
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     if (!status || status == STATUS_STOPPED) {
         enum status saved = resume_save_all(calibration->resume, maxima, error);
         if (!saved)

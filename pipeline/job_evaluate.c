@@ -50,7 +50,7 @@ static enum status create_tasks(struct job *job, struct error *error) {
 
 /* Rank 0 reads and tokenizes, all have the requests. */
 static enum status take_tasks(struct job *job, struct error *error) {
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     const struct mesh *mesh = &job->launch.mesh;
     const struct config_evaluation *evaluation = &job->config->evaluation;
     if (evaluation->sequence_length > job->model.shape.max_positions)
@@ -75,7 +75,7 @@ static enum status open_checkpoint(struct job *job, struct error *error) {
         job->evaluated[job->evaluated_count++].name = "full precision";
     if (!path)
         return STATUS_OK;
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     mesh_enter(mesh, "verifying the checkpoint");
     enum status status =
         mesh_agree(mesh, mesh->rank ? STATUS_OK : quantized_model_verify(path, error), error);
@@ -154,7 +154,7 @@ static enum status load_model(struct job *job, int index, struct error *error) {
 }
 
 static enum status load(struct job *job, struct error *error) {
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     enum status status = STATUS_OK;
     for (int i = 0; !status && i < job->evaluated_count; i++)
         status = load_model(job, i, error);

@@ -43,7 +43,7 @@ struct job {
 };
 
 static enum status open_model(struct job *job, struct error *error) {
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     struct launch *launch = &job->launch;
     enum status status =
         mesh_agree(&launch->mesh, model_open(job->config->model.path, &job->model, error), error);
@@ -96,7 +96,7 @@ static enum status sample_corpus(struct job *job, struct error *error) {
 /* Rank 0 reads and tokenizes; the windows go to all. */
 static enum status take_samples(struct job *job, struct error *error) {
     const struct config_calibration *calibration = &job->config->calibration;
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     enum status status = STATUS_OK;
     if (job->launch.mesh.rank == 0)
         status = calibration->random_tokens
@@ -196,7 +196,7 @@ static enum status load(struct job *job, struct error *error) {
 static enum status calibrate(struct job *job, struct error *error) {
     if (job->resume.todo_count == 0)
         return STATUS_OK;
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     const char *output = job->config->output.checkpoint;
     char parts[PATH_MAX];
     snprintf(parts, sizeof parts, "%.*s.parts", (int)strlen(output) - 3, output);
@@ -224,7 +224,7 @@ static enum status calibrate(struct job *job, struct error *error) {
 
 /* What each replica has summed, over all of them. */
 static enum status reduce_hessians(struct job *job, struct error *error) {
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     if (!needs_hessians(job))
         return STATUS_OK;
     mesh_enter(&job->launch.mesh, "reduction");
@@ -250,7 +250,7 @@ static enum status quantize(struct job *job, struct error *error) {
     };
     mesh_enter(&job->launch.mesh, "quantization");
     enum status status = quantize_layers(&work, keep_result, job, &job->timing, error);
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     const struct checkpoint_root root = {
         .config = job->config,
         .model = &job->model,

@@ -9,40 +9,19 @@
 #include "pipeline/method.h"
 #include "pipeline/quantize_gptq.h"
 #include "pipeline/quantize_linear.h"
+#include "pipeline/quantize_team.h"
 #include "pipeline/resume.h"
 #include "pipeline/site_error.h"
 #include "pipeline/stored.h"
 #include "pipeline/weight_maxima.h"
 #include "pipeline/weights.h"
 
-/* The replicas that work on a layer: with as many layers as replicas or more, one; with fewer,
- * those with replica % layers == the layer's index. The first of them writes. */
-struct layer_team {
-    int first, step, size;
-};
-
-static struct layer_team layer_team_of(const struct quantize_job *job, int layer) {
-    const int layers = job->layer_end - job->layer_begin, replicas = job->mesh->replicas;
-    const int index = layer - job->layer_begin;
-    if (layers >= replicas)
-        return (struct layer_team){index % replicas, 1, 1};
-    return (struct layer_team){index, layers, (replicas - index + layers - 1) / layers};
-}
-
-/* Which member takes each linear: the next one goes to who has least so far. */
-static void share_linears(const struct model *model, int members, int member_of[LINEARS_MAX]) {
-    int64_t load[LINEARS_MAX] = {0};
-    members = members < LINEARS_MAX ? members : LINEARS_MAX;
-    for (int i = 0; i < model->architecture->linear_count; i++) {
-        const struct linear_rule *rule = &model->architecture->linears[i];
-        int least = 0;
-        for (int member = 1; member < members; member++)
-            if (load[member] < load[least])
-                least = member;
-        member_of[i] = least;
-        load[least] +=
-            model_dimension(&model->shape, rule->out) * model_dimension(&model->shape, rule->in);
-    }
+static void share_linears(const struct model *model, const struct quantize_team *team,
+                          int member_of[LINEARS_MAX]) {
+    int64_t weights[LINEARS_MAX];
+    for (int i = 0; i < model->architecture->linear_count; i++)
+        weights[i] = model_linear_weights(model, i);
+    quantize_team_share(team, model->architecture->linear_count, weights, member_of);
 }
 
 static enum status write_chunks(struct checkpoint_part *part, const char *path,
@@ -179,7 +158,7 @@ static void add_errors(const struct quantized_linear *linear, double sums[2]) {
 struct layer_work {
     const struct quantize_job *job;
     int layer;
-    struct layer_team team;
+    struct quantize_team team;
     int member_of[LINEARS_MAX];
     struct fold_layer fold;
     struct checkpoint_part *part; /* NULL for a helping replica */
@@ -194,16 +173,14 @@ static enum status round_linear(struct layer_work *work, int index,
                                 struct quantized_linear *linear, struct error *error) {
     const struct quantize_job *job = work->job;
     const enum site site = job->model->architecture->linears[index].reads;
-    double since = timing_now();
+    const struct timing_mark begin = timing_mark();
     if (!job->hessians)
         return quantized_linear_compute(job->model, job->compute, work->layer, index, &work->fold,
                                         format, shrink, linear, error);
     const enum status status =
         quantize_gptq_factor(&work->gptq, job->config, job->compute, job->hessians, work->layer,
                              site, &work->fold, error);
-    const double before = since;
-    timing_add(work->timing, SECTION_FACTOR, &since);
-    work->timing->seconds[SECTION_QUANTIZE] -= since - before;
+    timing_move(work->timing, SECTION_QUANTIZE, SECTION_FACTOR, &begin);
     return status ? status
                   : quantize_gptq_compute(&work->gptq, job->model, job->compute, work->layer, index,
                                           &work->fold, format, shrink, linear, error);
@@ -225,13 +202,13 @@ static enum status compute_linear(struct layer_work *work, int index,
 static enum status do_linear(struct layer_work *work, int index, struct error *error) {
     const struct quantize_job *job = work->job;
     const struct linear_rule *rule = &job->model->architecture->linears[index];
-    const int computes = work->team.first + work->member_of[index] * work->team.step;
+    const int computes = quantize_team_replica(&work->team, work->member_of[index]);
     const bool mine = computes == job->mesh->replica;
     if (!mine && !work->part)
         return STATUS_OK;
     const struct quantize_format format = config_weight_format(job->config);
     struct quantized_linear linear;
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     enum status status = quantized_linear_create(job->model, rule, &format, &linear, error);
     if (status)
         return status;
@@ -293,7 +270,7 @@ static enum status write_layer(struct layer_work *work, struct error *error) {
     status = do_linears(work, error);
     if (!status)
         status = write_norms(job, work->part, work->layer, &work->fold, error);
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     struct site_result results[SITE_COUNT];
     for (int site = 0; site < SITE_COUNT; site++)
         results[site] = site_result_of(work, site);
@@ -345,7 +322,7 @@ static enum status decide_layer(struct layer_work *work, struct error *error) {
     for (int site = 0; site < SITE_COUNT; site++)
         for (int t = 0; t < TREATMENT_COUNT; t++)
             work->treatments[site][t] = -1;
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     if (!status)
         status = method_policy_rule(&job->config->quantization) == POLICY_BY_ERROR
                      ? decide_by_error(&basis, work, error)
@@ -358,18 +335,20 @@ static enum status decide_layer(struct layer_work *work, struct error *error) {
 static enum status do_layer(const struct quantize_job *job, int layer,
                             void (*finished)(void *, const struct site_result *), void *context,
                             struct timing *timing, struct error *error) {
-    struct layer_work work = {
-        .job = job, .layer = layer, .team = layer_team_of(job, layer), .timing = timing};
-    const int from_first = job->mesh->replica - work.team.first;
-    if (from_first < 0 || from_first % work.team.step ||
-        from_first / work.team.step >= work.team.size)
+    struct layer_work work = {.job = job,
+                              .layer = layer,
+                              .team = quantize_team_of(layer - job->layer_begin,
+                                                       job->layer_end - job->layer_begin,
+                                                       job->mesh->replicas),
+                              .timing = timing};
+    if (!quantize_team_has(&work.team, job->mesh->replica))
         return STATUS_OK;
-    share_linears(job->model, work.team.size, work.member_of);
+    share_linears(job->model, &work.team, work.member_of);
     weights_prefetch_layer(job->model, layer);
     enum status status = decide_layer(&work, error);
     if (status)
         return status;
-    const bool writes = from_first == 0;
+    const bool writes = job->mesh->replica == work.team.first;
     status = writes ? write_layer(&work, error) : do_linears(&work, error);
     for (int site = 0; writes && !status && site < SITE_COUNT; site++) {
         const struct site_result result = site_result_of(&work, site);

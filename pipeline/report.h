@@ -25,6 +25,7 @@ struct report_site {
 struct report_section {
     const char *name;
     double least, mean, most; /* over the ranks */
+    double processor;         /* seconds on a core, of all ranks together */
 };
 
 struct report_memory {

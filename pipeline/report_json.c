@@ -58,10 +58,10 @@ static json_t *sections(const struct report *report) {
     json_t *list = json_array();
     for (int i = 0; i < report->section_count; i++) {
         const struct report_section *section = &report->sections[i];
-        json_array_append_new(list,
-                              json_pack("{s:s, s:o, s:o, s:o}", "name", section->name, "least",
-                                        number(section->least), "mean", number(section->mean),
-                                        "most", number(section->most)));
+        json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:o, s:o}", "name", section->name,
+                                              "least", number(section->least), "mean",
+                                              number(section->mean), "most", number(section->most),
+                                              "processor", number(section->processor)));
     }
     return list;
 }

@@ -96,13 +96,14 @@ static void gather_memory(const struct mesh *mesh, struct gathered *all) {
 
 static void gather_sections(const struct mesh *mesh, const struct timing *timing,
                             struct gathered *all) {
-    double least[SECTION_COUNT], most[SECTION_COUNT], sum[SECTION_COUNT];
+    double least[SECTION_COUNT], most[SECTION_COUNT], sum[SECTION_COUNT], processor[SECTION_COUNT];
     MPI_Reduce(timing->seconds, least, SECTION_COUNT, MPI_DOUBLE, MPI_MIN, 0, MPI_COMM_WORLD);
     MPI_Reduce(timing->seconds, most, SECTION_COUNT, MPI_DOUBLE, MPI_MAX, 0, MPI_COMM_WORLD);
     MPI_Reduce(timing->seconds, sum, SECTION_COUNT, MPI_DOUBLE, MPI_SUM, 0, MPI_COMM_WORLD);
+    MPI_Reduce(timing->processor, processor, SECTION_COUNT, MPI_DOUBLE, MPI_SUM, 0, MPI_COMM_WORLD);
     for (int i = 0; mesh->rank == 0 && i < SECTION_COUNT; i++)
         all->sections[i] = (struct report_section){section_name((enum section)i), least[i],
-                                                   sum[i] / mesh->size, most[i]};
+                                                   sum[i] / mesh->size, most[i], processor[i]};
 }
 
 /* Bytes of the checkpoint: the file, and in the sharded layout its parts. */

@@ -131,7 +131,7 @@ static enum status pass_chunk(struct stream *stream, int64_t k, enum stream_act 
     const struct mesh *mesh = stream->mesh;
     enum status status = STATUS_OK;
     for (int act = (int)first; !status && act <= (int)last; act++) {
-        double since = timing_now();
+        struct timing_mark since = timing_mark();
         if (stream_order_has(&stream->order, k, (enum stream_act)act, mesh->stage, mesh->stages))
             status = do_act(stream, k, (enum stream_act)act, error);
         timing_add(timing, stream_act_section((enum stream_act)act), &since);
@@ -157,7 +157,7 @@ static enum status pass_chunks(struct stream *stream, struct timing *timing, str
         done += order->chunks[k].tokens;
         progress_update(progress, (int64_t)((double)done * share));
     }
-    double since = timing_now();
+    struct timing_mark since = timing_mark();
     for (int i = 0; !status && i < RING; i++)
         if (!wait_for(stream, stream->mesh->rank + 1, &stream->send[i]))
             status = mesh_fault_heard(error);

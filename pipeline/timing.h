@@ -19,12 +19,22 @@ enum section {
 
 struct timing {
     double seconds[SECTION_COUNT];
+    double processor[SECTION_COUNT]; /* seconds of all the process's threads on a core */
+};
+
+/* A moment: when it was, and how much processor time the process had taken. */
+struct timing_mark {
+    double wall, processor;
 };
 
 const char *section_name(enum section section);
 /* Seconds from an arbitrary start. */
 double timing_now(void);
+struct timing_mark timing_mark(void);
 /* Add the time since *since to a section and set *since to now. */
-void timing_add(struct timing *timing, enum section section, double *since);
+void timing_add(struct timing *timing, enum section section, struct timing_mark *since);
+/* Let the time since `begin`, which is or will be added to `from`, count for `to` instead. */
+void timing_move(struct timing *timing, enum section from, enum section to,
+                 const struct timing_mark *begin);
 
 #endif

@@ -24,8 +24,8 @@ static const struct report_site sites[] = {
     {1, "mlp_hidden", NAN, POLICY_DYNAMIC, 0.2, 0, {-1, -1, -1, -1}},
 };
 static const struct report_section sections[] = {
-    {"load", 0.5, 1.0, 1.5},
-    {"compute", 6, 7, 8},
+    {"load", 0.5, 1.0, 1.5, 2.5},
+    {"compute", 6, 7, 8, 40},
 };
 static const struct report_memory memory[] = {{"h1", 1 << 20}, {"h2", 3 << 20}, {"h1", 2 << 20}};
 static const struct report report = {
@@ -182,7 +182,10 @@ static void test_json(void **state) {
     assert_true(json_real_value(json_object_get(site, "range")) == 15.2);
     assert_string_equal(json_string_value(json_object_get(site, "policy")), "equalized");
     assert_true(json_is_null(json_object_get(json_array_get(list, 3), "range")));
-    assert_int_equal(json_array_size(json_object_get(root, "sections")), 2);
+    list = json_object_get(root, "sections");
+    assert_int_equal(json_array_size(list), 2);
+    assert_true(json_real_value(json_object_get(json_array_get(list, 1), "most")) == 8 &&
+                json_real_value(json_object_get(json_array_get(list, 1), "processor")) == 40);
     assert_int_equal(json_integer_value(json_object_get(
                          json_array_get(json_object_get(root, "memory"), 1), "peak_bytes")),
                      3 << 20);

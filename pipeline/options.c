@@ -18,7 +18,7 @@ struct verb_rule {
 static const struct verb_rule verbs[VERB_COUNT] = {
     [VERB_QUANTIZE] = {"quantize", "CONFIG.toml", true, false, "sjr",
                        "calibrate, quantize and write the checkpoint (when no verb is given)"},
-    [VERB_PLAN] = {"plan", "CONFIG.toml", true, false, "sj",
+    [VERB_PLAN] = {"plan", "CONFIG.toml", true, false, "sjmn",
                    "show stages, memory, disk, communication and time; reads headers alone"},
     [VERB_EVAL] = {"eval", "CONFIG.toml", true, false, "sj",
                    "measure the model on the sets of [evaluation]"},
@@ -32,6 +32,9 @@ static const struct verb_rule verbs[VERB_COUNT] = {
 
 /* Options without a short form are this much above their letter. */
 enum { LONG_ONLY = 256 };
+/* Letters of the options that some verbs take and others do not. */
+static const char verb_letters[] = "sjrmn";
+enum { SIMULATED_MAX = 65536 };
 
 static const struct option long_options[] = {
     {"help", no_argument, NULL, 'h'},
@@ -41,6 +44,8 @@ static const struct option long_options[] = {
     {"set", required_argument, NULL, LONG_ONLY + 's'},
     {"json", required_argument, NULL, LONG_ONLY + 'j'},
     {"restart", no_argument, NULL, LONG_ONLY + 'r'},
+    {"measure", no_argument, NULL, LONG_ONLY + 'm'},
+    {"simulate", required_argument, NULL, LONG_ONLY + 'n'},
     {NULL, 0, NULL, 0},
 };
 
@@ -49,6 +54,18 @@ static const char *long_name(int letter) {
         if (option->val % LONG_ONLY == letter)
             return option->name;
     return "";
+}
+
+static enum status read_ranks(struct options *options, const char *text, struct error *error) {
+    char *end;
+    const long ranks = strtol(text, &end, 10);
+    if (end == text || *end || ranks < 1 || ranks > SIMULATED_MAX)
+        return error_set(error, STATUS_USAGE,
+                         "--simulate needs a number of ranks from 1 to %d, "
+                         "not \"%s\"",
+                         SIMULATED_MAX, text);
+    options->simulate = (int)ranks;
+    return STATUS_OK;
 }
 
 /* `seen`: letters of the verb-dependent options that were given. */
@@ -81,6 +98,13 @@ static enum status read_options(struct options *options, int argc, char **argv, 
         case 'r':
             options->restart = true;
             break;
+        case 'm':
+            options->measure = true;
+            break;
+        case 'n':
+            if (read_ranks(options, optarg, error))
+                return STATUS_USAGE;
+            break;
         case ':':
             return error_set(error, STATUS_USAGE, "%s needs a value", argv[optind - 1]);
         default:
@@ -88,7 +112,7 @@ static enum status read_options(struct options *options, int argc, char **argv, 
                 return error_set(error, STATUS_USAGE, "there is no option -%c", optopt);
             return error_set(error, STATUS_USAGE, "there is no option %s", argv[optind - 1]);
         }
-        if (strchr("sjr", letter) && !strchr(seen, letter))
+        if (strchr(verb_letters, letter) && !strchr(seen, letter))
             seen[strlen(seen)] = (char)letter;
     }
     return STATUS_OK;
@@ -155,6 +179,11 @@ static const char *const option_texts[] = {
         "                           replace a value of the configuration file; may be repeated\n",
     ['j'] = "      --json FILE          write the report as JSON too\n",
     ['r'] = "      --restart            start anew, whatever an interrupted run has left\n",
+    ['m'] =
+        "      --measure            measure this machine for a few seconds, and plan with that\n",
+    ['n'] =
+        "      --simulate RANKS     play the run of so many ranks, event by event, each ready as\n"
+        "                           this one is; with its timeline\n",
 };
 
 static void print_keys(void) {
@@ -197,7 +226,7 @@ void options_print_help(const struct options *options) {
     log_plain("\nOptions:\n");
     for (const struct option *option = long_options; option->name; option++) {
         const int letter = option->val % LONG_ONLY;
-        if (!strchr("sjr", letter) || !options->verb_given ||
+        if (!strchr(verb_letters, letter) || !options->verb_given ||
             strchr(verbs[options->verb].options, letter))
             log_plain("%s", option_texts[letter]);
     }

@@ -20,15 +20,17 @@ enum verb {
 struct options {
     enum verb verb;
     bool verb_given;
-    bool help, version;     /* nothing else matters then */
-    const char *argument;   /* the configuration file, or the checkpoint for verify */
-    char **arguments;       /* (argument_count) the first is `argument`; report takes several */
+    bool help, version;   /* nothing else matters then */
+    const char *argument; /* the configuration file, or the checkpoint for verify */
+    char **arguments;     /* (argument_count) the first is `argument`; report takes several */
     int argument_count;
     const char **overrides; /* (override_count) the texts of --set, in order */
     int override_count;
     enum log_level level;
     const char *json; /* file for the report, or NULL */
     bool restart;     /* forget the saved state of an earlier run */
+    bool measure;     /* plan with rates measured here */
+    int simulate;     /* ranks to simulate, or 0 */
 };
 
 /* Read the command line. Strings point into argv. STATUS_USAGE where it is wrong, also for a verb

@@ -6,7 +6,6 @@
 #include "kernels/attention.h"
 #include "kernels/gptq.h"
 #include "pipeline/hessian.h"
-#include "pipeline/log.h"
 #include "pipeline/memory.h"
 #include "pipeline/method.h"
 #include "pipeline/plan_internal.h"
@@ -27,10 +26,14 @@ struct plan_rates plan_rates_typical(enum kernel_path path) {
     static const double flops[PATH_COUNT] = {0.3e9, 40e9, 80e9, 170e9, 900e9};
     return (struct plan_rates){
         .flops_per_thread = flops[path],
-        .load_bytes = 1.0e9,
-        .link_bytes = 1.0e9,
-        .quantize_weights = 0.5e9,
+        .attention_flops = flops[path] / 2,
+        .elementwise_bytes = 5.0e9,
+        .quantize_weights = 1.0e9,
         .clip_weights = 0.012e9,
+        .load_bytes = 1.0e9,
+        .write_weights = 0.5e9,
+        .link_bytes = 1.0e9,
+        .link_seconds = 5e-6,
         .multiplies_bf16 = path >= PATH_AVX512_BF16,
     };
 }
@@ -43,6 +46,24 @@ double plan_attention_flops(const struct model *model, int64_t position) {
     const int64_t window = model->shape.window;
     const int64_t seen = window && position + 1 > window ? window : position + 1;
     return 4.0 * (double)seen * (double)model_dimension(&model->shape, DIMENSION_QUERY);
+}
+
+double plan_elementwise_bytes(const struct model *model) {
+    const struct architecture *architecture = model->architecture;
+    const struct model_shape *shape = &model->shape;
+    const int64_t query = model_dimension(shape, DIMENSION_QUERY);
+    const int64_t key_value = model_dimension(shape, DIMENSION_KEY_VALUE);
+    /* Two norms read and write, two sums read two and write one. */
+    int64_t numbers = 10 * shape->hidden;
+    numbers += (architecture->activation == ACTIVATION_GELU_TANH ? 2 : 3) * shape->intermediate;
+    if (architecture->position == POSITION_ROTARY)
+        numbers += 2 * (query + key_value);
+    if (model_role_columns(model, ROLE_QUERY_KEY_VALUE))
+        numbers += 2 * (query + 2 * key_value); /* taken apart */
+    for (int i = 0; i < architecture->linear_count; i++)
+        if (model_layer_tensor(model, 0, architecture->linears[i].name, ".bias"))
+            numbers += 2 * model_dimension(shape, architecture->linears[i].out);
+    return 4.0 * (double)numbers;
 }
 
 int64_t plan_layer_bytes(const struct model *model, int layer, enum run_precision precision) {
@@ -130,8 +151,9 @@ static struct plan_costs find_costs(const struct model *model, const struct conf
         .chunks = chunks,
         .window_hidden = needs->models * chunks * tokens * shape->hidden * 4,
         .token_hidden = shape->hidden * 4,
-        .token_flops =
-            plan_layer_flops(model) + plan_attention_flops(model, plan->sequence_length / 2),
+        .token_linear_flops = plan_layer_flops(model),
+        .token_attention_flops = plan_attention_flops(model, plan->sequence_length / 2),
+        .token_elementwise_bytes = plan_elementwise_bytes(model),
     };
 }
 
@@ -165,15 +187,24 @@ bool plan_fits(const struct plan *plan) {
     return plan->memory_host <= plan->memory_limit;
 }
 
+double plan_token_seconds(const struct plan_costs *costs, const struct plan_rates *rates,
+                          int threads) {
+    return (costs->token_linear_flops / rates->flops_per_thread +
+            costs->token_attention_flops / rates->attention_flops +
+            costs->token_elementwise_bytes / rates->elementwise_bytes) /
+           threads;
+}
+
 void plan_estimate_time(const struct plan_costs *costs, const struct plan_rates *rates,
                         struct plan *plan) {
     const int most = plan_most_layers(costs, plan);
     const double tokens = (double)(plan->samples * plan->sequence_length);
     const int64_t windows = plan_windows(plan);
     plan->microbatches = windows * costs->chunks;
-    plan->flops = tokens * costs->token_flops * costs->layers;
-    const double flops = rates->flops_per_thread * plan->threads;
-    const double microbatch = (double)plan->chunk_tokens * costs->token_flops * most / flops;
+    plan->flops =
+        tokens * (costs->token_linear_flops + costs->token_attention_flops) * costs->layers;
+    const double token = plan_token_seconds(costs, rates, plan->threads);
+    const double microbatch = (double)plan->chunk_tokens * token * most;
     const double load = (double)(most * costs->layer_bytes) / rates->load_bytes;
     if (plan->wave) {
         const double spill = !plan->spills ? 0
@@ -188,10 +219,11 @@ void plan_estimate_time(const struct plan_costs *costs, const struct plan_rates 
         plan->seconds_load = load;
         plan->seconds_calibrate = (double)(plan->microbatches + plan->stages - 1) * microbatch;
     }
-    plan->idle_share =
-        1.0 - plan->flops / flops / (plan->seconds_calibrate * plan->stages * plan->replicas);
-    plan->seconds_quantize = (double)(most * costs->layer_weights) /
-                             (rates->quantize_weights * plan->replicas * plan->threads);
+    plan->idle_share = 1.0 - tokens * token * costs->layers /
+                                 (plan->seconds_calibrate * plan->stages * plan->replicas);
+    plan->seconds_quantize =
+        (double)(most * costs->layer_weights) / plan->replicas *
+        (1 / (rates->quantize_weights * plan->threads) + 1 / rates->write_weights);
     plan->traffic_bytes = (int64_t)(tokens * (double)(costs->token_hidden * (plan->stages - 1)));
 }
 
@@ -290,14 +322,14 @@ static enum status check_work(const struct model *model, const struct config *co
 
 /* f16 weights take two products each where the path multiplies bf16 (kernels/matmul.h); clipping
  * takes more time than all else in quantization. */
-static struct plan_rates rates_for_weights(const struct model *model, const struct config *config,
-                                           const struct plan_rates *rates) {
+struct plan_rates plan_rates_for_weights(const struct model *model, const struct config *config,
+                                         const struct plan_rates *rates) {
     struct plan_rates adjusted = *rates;
     if (config->quantization.clip != CLIP_NONE)
         adjusted.quantize_weights = rates->clip_weights;
     const struct tensor *tensor =
         model_layer_tensor(model, 0, model->architecture->linears[0].name, ".weight");
-    if (tensor->type == TENSOR_F16 && rates->multiplies_bf16)
+    if (tensor->type == TENSOR_F16 && rates->multiplies_bf16 && !rates->measured)
         adjusted.flops_per_thread /= 2;
     return adjusted;
 }
@@ -378,7 +410,7 @@ enum status plan_make(const struct model *model, const struct config *config, in
         .memory_limit = config->run.memory_limit ? config->run.memory_limit : host_memory,
         .checkpoint_bytes = estimate_checkpoint(model, config),
     };
-    const struct plan_rates adjusted = rates_for_weights(model, config, rates);
+    const struct plan_rates adjusted = plan_rates_for_weights(model, config, rates);
     const struct plan_costs costs = find_costs(model, config, needs ? needs : &one_model, &trial);
     struct search search = {model, config, &costs, &adjusted, {INFINITY, INT64_MAX}};
     if (find_plan(&search, false, &trial, plan) || find_plan(&search, true, &trial, plan))
@@ -392,50 +424,4 @@ enum status plan_make(const struct model *model, const struct config *config, in
                      "more hosts, or fewer ranks on each",
                      ranks, hosts, need,
                      costs.quantizes ? ", with one layer in memory at a time" : "", have);
-}
-
-/* log_plain of a label and a number of bytes. */
-static void print_bytes(const char *label, int64_t bytes) {
-    char text[32];
-    memory_text(bytes, text, sizeof text);
-    log_plain("%s%s", label, text);
-}
-
-void plan_print(const struct plan *plan, const struct model *model) {
-    const struct model_shape *shape = &model->shape;
-    log_plain("model        %s, %d layers of %.1f million weights, %lld wide\n", shape->model_type,
-              shape->layers, (double)model_layer_weights(model) / 1e6, (long long)shape->hidden);
-    log_plain("ranks        %d on %d host(s), %d thread(s) each\n", plan->ranks, plan->hosts,
-              plan->threads);
-    log_plain("mesh         %d stage(s) x %d replica(s), %d to %d layers in a stage", plan->stages,
-              plan->replicas, shape->layers / plan->stages,
-              (shape->layers + plan->stages - 1) / plan->stages);
-    if (plan->stages * plan->replicas < plan->ranks)
-        log_plain(", %d rank(s) without work", plan->ranks - plan->stages * plan->replicas);
-    log_plain("\nmicrobatches %lld of %lld tokens, idle share %.1f%%\n",
-              (long long)plan->microbatches, (long long)plan->chunk_tokens, 100 * plan->idle_share);
-    if (plan->wave)
-        log_plain("waves        of %lld window(s), %d times through a stage, %d layer(s) in memory "
-                  "at once, hidden states in %s\n",
-                  (long long)plan->wave, plan->passes, plan->layers_held,
-                  plan->spills ? "a scratch file" : "memory");
-    print_bytes("memory       ", plan->memory_rank);
-    print_bytes(" in a rank: weights ", plan->memory_weights);
-    if (plan->memory_hidden)
-        print_bytes(", hidden states ", plan->memory_hidden);
-    print_bytes(", keys and values ", plan->memory_cache);
-    print_bytes(", work space ", plan->memory_buffers);
-    if (plan->memory_hessians)
-        print_bytes(", Hessians ", plan->memory_hessians);
-    print_bytes("; ", plan->memory_host);
-    print_bytes(" of a host's ", plan->memory_limit);
-    print_bytes("\ntraffic      ", plan->traffic_bytes);
-    print_bytes(" between stages\ndisk         ", plan->checkpoint_bytes);
-    log_plain(" at most");
-    if (plan->scratch_bytes)
-        print_bytes(", before that for scratch files ", plan->scratch_bytes);
-    log_plain("\ntime         about %.0f s: load %.0f, calibrate %.0f (%.3g Tflop), "
-              "quantize %.0f\n",
-              plan_seconds(plan), plan->seconds_load, plan->seconds_calibrate, plan->flops / 1e12,
-              plan->seconds_quantize);
 }

@@ -11,15 +11,23 @@
 #include "pipeline/architecture.h"
 #include "pipeline/config.h"
 
-/* Rates used for estimates, per thread (flop/s) and per rank (bytes/s). They decide nothing but the
- * choice of stages and replicas, never a byte of the result. */
+/* Rates used for estimates: typical ones, or measured (pipeline/rates.h). They decide nothing but
+ * the choice of stages and replicas, never a byte of the result. */
 struct plan_rates {
-    double flops_per_thread; /* dense products on the path in use */
-    double load_bytes;       /* reading and decoding weights */
-    double link_bytes;       /* between two ranks */
-    double quantize_weights; /* per thread: quantize, compress, hash, write */
-    double clip_weights;     /* per thread: search for ranges, and the same */
-    bool multiplies_bf16;    /* the path's products are of bf16 numbers */
+    /* A thread's, while all of the rank's work: */
+    double flops_per_thread;  /* dense products on the path in use */
+    double attention_flops;   /* attention's products, with all that is between */
+    double elementwise_bytes; /* norms, activations, sums: what they read and write */
+    double quantize_weights;  /* quantize */
+    double clip_weights;      /* search for ranges, and the same */
+    /* A rank's: */
+    double load_bytes;    /* reading and decoding weights */
+    double write_weights; /* compress, hash, write */
+    double link_bytes;    /* between two ranks */
+    double link_seconds;  /* of a message, however short */
+    bool multiplies_bf16; /* the path's products are of bf16 numbers */
+    bool measured;        /* for the model's own type of weights, and its format */
+    bool link_measured, write_measured;
 };
 
 struct plan {
@@ -73,13 +81,12 @@ enum status plan_make(const struct model *model, const struct config *config, in
                       int threads, int64_t host_memory, const struct plan_rates *rates,
                       const struct plan_needs *needs, struct plan *plan, struct error *error);
 
-/* flop of one token through one layer's linears, and through attention at `position`. */
+/* flop of one token through one layer's linears, and through attention at `position`; bytes that
+ * all else in the layer reads and writes. */
 double plan_layer_flops(const struct model *model);
 double plan_attention_flops(const struct model *model, int64_t position);
+double plan_elementwise_bytes(const struct model *model);
 /* Bytes one layer's weights take in memory when loaded for `precision`. */
 int64_t plan_layer_bytes(const struct model *model, int layer, enum run_precision precision);
-
-/* Print the plan as a table (rank 0). */
-void plan_print(const struct plan *plan, const struct model *model);
 
 #endif

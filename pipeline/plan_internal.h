@@ -15,7 +15,8 @@ struct plan_costs {
     int64_t quantize;                    /* while a linear is quantized */
     int64_t chunks;                      /* of a window */
     int64_t window_hidden, token_hidden; /* hidden states, as they are kept, as sent */
-    double token_flops;                  /* of a token through a layer */
+    /* Of a token through a layer: */
+    double token_linear_flops, token_attention_flops, token_elementwise_bytes;
 };
 
 /* Layers of the largest stage; windows of the busiest replica. */
@@ -26,6 +27,12 @@ static inline int64_t plan_windows(const struct plan *plan) {
     return (plan->samples + plan->replicas - 1) / plan->replicas;
 }
 
+/* Seconds of a token through a layer, at a mean position. */
+double plan_token_seconds(const struct plan_costs *costs, const struct plan_rates *rates,
+                          int threads);
+/* The rates for the model's weights and the configured quantization. */
+struct plan_rates plan_rates_for_weights(const struct model *model, const struct config *config,
+                                         const struct plan_rates *rates);
 /* Of stages, replicas and waves that are set. */
 void plan_estimate_time(const struct plan_costs *costs, const struct plan_rates *rates,
                         struct plan *plan);

@@ -34,6 +34,10 @@ error() {
 expect 2 "$(error "quantize needs a CONFIG.toml")"$'\n'"$hint"
 expect 2 "$(error "there is no option --frobnicate")"$'\n'"$hint" --frobnicate run.toml
 expect 2 "$(error "plan takes no --restart")"$'\n'"$hint" plan --restart run.toml
+expect 2 "$(error "quantize takes no --measure")"$'\n'"$hint" --measure run.toml
+for ranks in 0 x 65537 4x; do
+  expect 2 "$(error "--simulate needs a number of ranks from 1 to 65536, not \"$ranks\"")"$'\n'"$hint" plan --simulate $ranks run.toml
+done
 expect 2 "$(error "the verb export is not available in this version")"$'\n'"$hint" export x.h5
 expect 1 "$(error "run.toml: No such file or directory")" run.toml
 expect 1 "$(error "$folder: Is a directory")" plan "$folder"
@@ -79,6 +83,10 @@ expect 1 "$(error "b.json: line 2: unexpected token near end of file")" report b
 "$program" --help >out.help
 for word in samples group_size memory_limit checkpoint plan verify "Exit status"; do
   grep -q "$word" out.help || fail "--help lacks $word"
+done
+"$program" plan --help >out
+for word in measure simulate; do
+  grep -q -- "--$word" out || fail "plan --help lacks --$word"
 done
 "$program" verify --help >out
 grep -q samples out && fail "verify --help has the configuration's keys"

@@ -39,6 +39,19 @@ static void refused(const char *words, const char *message) {
     assert_null(options.overrides);
 }
 
+static void test_plan_options(void **state) {
+    (void)state;
+    ACCEPTED("plan --measure --simulate 4096 --json p.json a.toml");
+    assert_int_equal(options.verb, VERB_PLAN);
+    assert_true(options.measure);
+    assert_int_equal(options.simulate, 4096);
+    assert_string_equal(options.argument, "a.toml");
+    options_free(&options);
+    refused("plan --simulate 12x a.toml",
+            "--simulate needs a number of ranks from 1 to 65536, not \"12x\"");
+    refused("eval --simulate 4 a.toml", "eval takes no --simulate");
+}
+
 static void test_no_verb(void **state) {
     (void)state;
     ACCEPTED("a.toml");
@@ -131,9 +144,9 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_verb),  cmocka_unit_test(test_all_options),
-        cmocka_unit_test(test_verbs),    cmocka_unit_test(test_help),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_plan_options), cmocka_unit_test(test_no_verb),
+        cmocka_unit_test(test_all_options),  cmocka_unit_test(test_verbs),
+        cmocka_unit_test(test_help),         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
  *
  * SMALL: tool_make_model's default (2 layers, hidden 24, intermediate 20, 6 heads of 8, 2 KV heads,
  * bf16). LLAMA_7B: that model's shapes in bf16. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,10 +17,13 @@
 
 static struct model model, llama_7b;
 static const struct plan_rates rates = {.flops_per_thread = 1e9,
-                                        .load_bytes = 1e9,
-                                        .link_bytes = 1e9,
+                                        .attention_flops = 1e9,
+                                        .elementwise_bytes = INFINITY,
                                         .quantize_weights = 1e9,
-                                        .clip_weights = 1e7};
+                                        .clip_weights = 1e7,
+                                        .load_bytes = 1e9,
+                                        .write_weights = INFINITY,
+                                        .link_bytes = 1e9};
 
 static struct config make_config(void) {
     return (struct config){.calibration = {.samples = 8, .sequence_length = 64, .chunk_tokens = 16},
@@ -153,7 +157,7 @@ static void test_waves(void **state) {
     /* With quick arithmetic the loading counts: all windows in one wave, which spills where memory
      * has no room for its hidden states, 8 x 32 MiB. */
     struct plan_rates quick = rates;
-    quick.flops_per_thread = 1e15;
+    quick.flops_per_thread = quick.attention_flops = 1e15;
     assert_int_equal(plan_make(&llama_7b, &config, 1, 1, 1, limit, &quick, NULL, &plan, NULL),
                      STATUS_OK);
     assert_true(plan.wave == 8 && !plan.spills && plan.scratch_bytes == 0);

@@ -2,6 +2,8 @@
 #ifndef FPTQ_PIPELINE_RATES_INTERNAL_H
 #define FPTQ_PIPELINE_RATES_INTERNAL_H
 
+#include <stdbool.h>
+
 #include "kernels/matmul.h"
 #include "pipeline/rates.h"
 #include "pipeline/timing.h"
@@ -27,6 +29,11 @@ struct rates_bench {
 
 /* Numbers as weights are, from -1 to 1 but mostly small; `count` of type bench->type. */
 void rates_fill_weights(const struct rates_bench *bench);
+
+/* Whether to measure once more: repetitions go on until the threads have had `seconds` of processor
+ * time each, not by the clock, so that there are as many of them on a machine that others use too,
+ * and some of them undisturbed. */
+bool rates_repeat(const struct rates_bench *bench, const struct timing_mark *begin, double seconds);
 
 /* Each returns the rate of this rank. */
 double rates_products(struct rates_bench *bench);    /* flop/s */

@@ -200,8 +200,8 @@ enum status rates_quantize(const struct rates_bench *bench, double *quantize, do
     const enum status status = piece_create(bench, &piece, error);
     const int64_t chunks = status ? 0 : (piece.rows + piece.chunk_rows - 1) / piece.chunk_rows;
     double best = 0;
-    const double begin = timing_now();
-    for (int repeat = 0; !status && (repeat < 2 || timing_now() - begin < 0.2); repeat++) {
+    const struct timing_mark begin = timing_mark();
+    for (int repeat = 0; !status && (repeat < 2 || rates_repeat(bench, &begin, 0.2)); repeat++) {
         const double since = timing_now();
         team_for(bench->compute.team, chunks, 1, quantize_chunks, &piece);
         const double seconds = timing_now() - since;

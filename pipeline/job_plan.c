@@ -4,8 +4,10 @@
 #include "pipeline/cores.h"
 #include "pipeline/job.h"
 #include "pipeline/json_file.h"
+#include "pipeline/log.h"
 #include "pipeline/memory.h"
 #include "pipeline/mesh.h"
+#include "pipeline/method.h"
 #include "pipeline/plan_report.h"
 #include "pipeline/rates.h"
 #include "pipeline/simulate_report.h"
@@ -68,6 +70,9 @@ static enum status show(const struct planning *planning, struct error *error) {
     struct simulation simulation;
     enum status status = STATUS_OK;
     plan_print(plan, &planning->model, &planning->rates);
+    if (method_rounding(&planning->config->quantization) == ROUNDING_GPTQ ||
+        config_needs_sample(planning->config))
+        log_info("the times have no part for GPTQ's Hessians and for measuring at the outputs");
     if (options->simulate)
         status = simulate(&costs, plan, NULL, &simulation, error);
     if (!status && options->simulate)

@@ -6,12 +6,9 @@
 # compute, without waiting, measured as processor time. Of REPEATS runs (default 2) the quickest counts.
 set -euo pipefail
 build=$(realpath "$1") repeats=${2:-2}
-program=$build/fptq-pipeline
-# shellcheck source=jobs/setup
-source "$(dirname "$(realpath "$0")")/../jobs/setup"
-setup_mpi
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+program=$build/fptq-pipeline source=$(dirname "$(realpath "$0")")/..
+# shellcheck source=tests/common.sh
+source "$source/tests/common.sh"
 cores=$(nproc)
 
 "$build/tests/tool_make_model" "$folder/model" type=bf16 layers=8 hidden=1024 intermediate=2816 heads=16 kv_heads=16 \
@@ -65,18 +62,17 @@ echo "          rank-seconds                 wall seconds                 share 
 echo "mesh       simulated  measured         simulated  measured          simulated measured"
 # compare STAGES REPLICAS
 compare() {
-    local stages=$1 replicas=$2 ranks=$(($1 * $2)) runs=()
-    local options=(--set "run.stages=$stages" --set "run.replicas=$replicas" --set "calibration.samples=$((4 * ranks))")
-    local together=$((ranks < cores ? ranks : cores))
-    mpirun -n "$together" "$program" plan -q --measure --simulate "$ranks" "${options[@]}" --json "$folder/plan.json" \
-        "$folder/config.toml" >"$folder/log"
+    local ranks=$(($1 * $2)) runs=() arguments=() setting
+    local settings=("run.stages=$1" "run.replicas=$2" "calibration.samples=$((4 * ranks))")
+    for setting in "${settings[@]}"; do arguments+=(--set "$setting"); done
+    mpirun -n "$((ranks < cores ? ranks : cores))" "$program" plan -q --measure --simulate "$ranks" "${arguments[@]}" \
+        --json "$folder/plan.json" "$folder/config.toml" >"$folder/log"
     for ((i = 0; i < repeats; i++)); do
-        mpirun -n "$ranks" "$program" -q "${options[@]}" --json "$folder/run$i.json" "$folder/config.toml" \
-            >"$folder/log" 2>&1
+        quantize "run$i" "$ranks" "$folder/config.toml"
         runs+=("$folder/run$i.json")
-        rm -f "$folder/out.h5"
+        rm "$folder/run$i.h5"
     done
-    python3 "$folder/row.py" "$folder/plan.json" "$cores" "$stages x $replicas" "${runs[@]}"
+    python3 "$folder/row.py" "$folder/plan.json" "$cores" "$1 x $2" "${runs[@]}"
 }
 compare 1 1
 compare 2 1

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "pipeline/plan.h"
+#include "pipeline/simulate.h"
 
 static struct model model, llama_7b;
 static const struct plan_rates rates = {.flops_per_thread = 1e9,
@@ -121,6 +122,38 @@ static void test_llama_7b(void **state) {
      */
     assert_int_equal(plan.memory_weights, 404750336);
     assert_true(plan.memory_cache >= 33554432 && plan.memory_cache < 36909875);
+}
+
+/* The formula and the simulator: the same work, and all but the same time, since only attention
+ * makes one microbatch longer than another. */
+static void test_simulation(void **state) {
+    (void)state;
+    struct config config = make_config();
+    config.calibration.samples = 128;
+    config.calibration.sequence_length = 2048;
+    config.calibration.chunk_tokens = 256;
+    config.run.stages = 32;
+    config.run.replicas = 2;
+    struct plan plan;
+    struct plan_rates quick_links = rates;
+    quick_links.link_bytes = INFINITY;
+    assert_int_equal(
+        plan_make(&llama_7b, &config, 64, 8, 1, (int64_t)64 << 30, &quick_links, NULL, &plan, NULL),
+        STATUS_OK);
+    const struct simulation_costs costs =
+        simulation_costs_of(&llama_7b, &config, &plan, &quick_links);
+    struct simulation simulation;
+    assert_int_equal(simulate(&costs, &plan, NULL, &simulation, NULL), STATUS_OK);
+    /* 262144 tokens, each sees 1024.5 keys on average */
+    const double compute = 262144.0 * 32 * (404750336.0 + 4 * 1024.5 * 4096) / 1e9;
+    assert_true(fabs(simulation.rank_seconds[SECTION_COMPUTE] / compute - 1) < 1e-9);
+    assert_true(fabs(simulation.seconds_calibrate / plan.seconds_calibrate - 1) < 0.01);
+    assert_true(fabs(simulation.idle_share - plan.idle_share) < 0.01);
+    assert_int_equal(simulation.traffic_bytes, plan.traffic_bytes);
+    assert_true(fabs(simulation.rank_seconds[SECTION_LOAD] - 64 * plan.seconds_load) < 1e-9);
+    /* A layer's seven linears shared by two replicas: no more than half of them again. */
+    const double quantize = simulation.seconds - simulation.seconds_calibrate - plan.seconds_load;
+    assert_true(quantize > plan.seconds_quantize && quantize < 1.5 * plan.seconds_quantize);
 }
 
 /* Where the layers do not fit: waves, within the limit, as small as time allows. */
@@ -252,8 +285,8 @@ int main(int count, char **arguments) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stage_begin), cmocka_unit_test(test_figures),
         cmocka_unit_test(test_weight_bits), cmocka_unit_test(test_llama_7b),
-        cmocka_unit_test(test_waves),       cmocka_unit_test(test_choices),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_simulation),  cmocka_unit_test(test_waves),
+        cmocka_unit_test(test_choices),     cmocka_unit_test(test_refusals),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     model_close(&model);

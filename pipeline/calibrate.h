@@ -5,6 +5,7 @@
 
 #include "io/sample.h"
 #include "pipeline/mesh.h"
+#include "pipeline/plan.h"
 #include "pipeline/resume.h"
 #include "pipeline/site_sample.h"
 #include "pipeline/stage.h"

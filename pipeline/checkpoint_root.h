@@ -5,6 +5,7 @@
 
 #include "io/sample.h"
 #include "pipeline/mesh.h"
+#include "pipeline/plan.h"
 
 struct checkpoint_root {
     const struct config *config;

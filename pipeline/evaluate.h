@@ -6,6 +6,7 @@
 
 #include "pipeline/evaluation_task.h"
 #include "pipeline/head.h"
+#include "pipeline/plan.h"
 #include "pipeline/timing.h"
 
 /* A model that is evaluated: this rank's part of it. */

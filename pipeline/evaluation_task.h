@@ -7,6 +7,7 @@
 #include "io/evaluation.h"
 #include "io/tokenizer.h"
 #include "pipeline/architecture.h"
+#include "pipeline/config.h"
 #include "pipeline/mesh.h"
 
 struct evaluation_request {

@@ -63,7 +63,7 @@ enum status launch_plan(struct launch *launch, const struct model *model,
                                               within.run.memory_limit, &rates, needs, plan, error),
                                     error);
     if (!status)
-        status = mesh_agree(mesh, mesh_arrange(mesh, plan, error), error);
+        status = mesh_agree(mesh, mesh_arrange(mesh, plan->stages, plan->replicas, error), error);
     if (status)
         return status;
     mesh->layers = model->shape.layers;
@@ -72,8 +72,8 @@ enum status launch_plan(struct launch *launch, const struct model *model,
     if (mesh->stall_limit > 0)
         mesh->stall_limit += 2 * plan->stages * plan->seconds_wave;
     if (mesh->stage >= 0) {
-        launch->layer_begin = plan_stage_begin(model->shape.layers, plan->stages, mesh->stage);
-        launch->layer_end = plan_stage_begin(model->shape.layers, plan->stages, mesh->stage + 1);
+        launch->layer_begin = slice_begin(model->shape.layers, plan->stages, mesh->stage);
+        launch->layer_end = slice_begin(model->shape.layers, plan->stages, mesh->stage + 1);
     }
     const size_t layers = stage_scratch_bytes(model, plan->chunk_tokens, plan->sequence_length);
     launch->compute.team = team_create(threads, layers > scratch ? layers : scratch);

@@ -5,6 +5,7 @@
 
 #include "kernels/team.h"
 #include "pipeline/mesh.h"
+#include "pipeline/plan.h"
 
 struct launch {
     struct mesh mesh;

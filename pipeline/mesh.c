@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "pipeline/log.h"
+#include "pipeline/slice.h"
 
 enum { TAG_FAULT = 7001, TAG_ARRIVED = 7002, TAG_ANSWER = 7003 };
 
@@ -44,12 +45,12 @@ void mesh_destroy(struct mesh *mesh) {
         MPI_Comm_free(&mesh->stage_peers);
 }
 
-enum status mesh_arrange(struct mesh *mesh, const struct plan *plan, struct error *error) {
-    mesh->stages = plan->stages;
-    mesh->replicas = plan->replicas;
-    const bool works = mesh->rank < plan->stages * plan->replicas;
-    mesh->stage = works ? mesh->rank % plan->stages : -1;
-    mesh->replica = works ? mesh->rank / plan->stages : -1;
+enum status mesh_arrange(struct mesh *mesh, int stages, int replicas, struct error *error) {
+    mesh->stages = stages;
+    mesh->replicas = replicas;
+    const bool works = mesh->rank < stages * replicas;
+    mesh->stage = works ? mesh->rank % stages : -1;
+    mesh->replica = works ? mesh->rank / stages : -1;
     if (MPI_Comm_split(MPI_COMM_WORLD, works ? mesh->stage : MPI_UNDEFINED, mesh->rank,
                        &mesh->stage_peers))
         return error_set(error, STATUS_FAILED, "MPI cannot split the ranks into stages");
@@ -83,8 +84,8 @@ static void end_stalled(const struct mesh *mesh, const struct mesh_awaited *awai
 struct mesh_awaited mesh_rank_layers(const struct mesh *mesh, int rank) {
     struct mesh_awaited awaited = {.rank = rank};
     if (mesh->layers && rank < mesh->stages * mesh->replicas) {
-        awaited.layer_begin = plan_stage_begin(mesh->layers, mesh->stages, rank % mesh->stages);
-        awaited.layer_end = plan_stage_begin(mesh->layers, mesh->stages, rank % mesh->stages + 1);
+        awaited.layer_begin = slice_begin(mesh->layers, mesh->stages, rank % mesh->stages);
+        awaited.layer_end = slice_begin(mesh->layers, mesh->stages, rank % mesh->stages + 1);
     }
     return awaited;
 }

@@ -21,7 +21,6 @@
 #include <stdbool.h>
 
 #include "io/status.h"
-#include "pipeline/plan.h"
 
 struct mesh {
     int rank, size;
@@ -46,8 +45,8 @@ struct mesh {
 
 enum status mesh_create(struct mesh *mesh, struct error *error);
 void mesh_destroy(struct mesh *mesh);
-/* Collective: take up the plan's stages and replicas. */
-enum status mesh_arrange(struct mesh *mesh, const struct plan *plan, struct error *error);
+/* Collective: so many stages and replicas, as planned. */
+enum status mesh_arrange(struct mesh *mesh, int stages, int replicas, struct error *error);
 
 /* Before a phase: its name ("calibration"), for messages. */
 void mesh_enter(struct mesh *mesh, const char *phase);

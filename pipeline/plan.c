@@ -16,11 +16,6 @@
 /* What the program and its libraries take before a model is opened (measured: 28 to 32 MB). */
 enum { BASE_BYTES = 30 << 20 };
 
-int plan_stage_begin(int layers, int stages, int stage) {
-    const int each = layers / stages, rest = layers % stages;
-    return stage * each + (stage < rest ? stage : rest);
-}
-
 /* Measured on machines at hand, rounded down; a plan needs them right within a factor of two. */
 struct plan_rates plan_rates_typical(enum kernel_path path) {
     static const double flops[PATH_COUNT] = {0.3e9, 40e9, 80e9, 170e9, 900e9};

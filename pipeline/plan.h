@@ -10,6 +10,7 @@
 #include "kernels/path.h"
 #include "pipeline/architecture.h"
 #include "pipeline/config.h"
+#include "pipeline/slice.h"
 
 /* Rates used for estimates: typical ones, or measured (pipeline/rates.h). They decide nothing but
  * the choice of stages and replicas, never a byte of the result. */
@@ -62,10 +63,7 @@ struct plan_needs {
     bool quantizes;      /* calibrates and quantizes: Hessians where GPTQ needs them */
 };
 
-/* First layer of a stage; stage == stages gives the number of layers. Uneven rests go to the first
- * stages. */
-int plan_stage_begin(int layers, int stages, int stage);
-/* Passes of a wave through a stage with `layers` layers; pass p has layers plan_stage_begin(layers,
+/* Passes of a wave through a stage with `layers` layers; pass p has layers slice_begin(layers,
  * passes, p) and on. */
 int plan_stage_passes(const struct plan *plan, int layers);
 

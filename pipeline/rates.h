@@ -4,6 +4,7 @@
 #define FPTQ_PIPELINE_RATES_H
 
 #include "pipeline/mesh.h"
+#include "pipeline/plan.h"
 
 /* Collective. All ranks measure at once, each with `threads` threads, so that what they share (the
  * memory, the processor's heat) counts; the result, the same on all ranks, is their mean. Links

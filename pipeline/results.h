@@ -6,6 +6,7 @@
 #include "pipeline/layer_part.h"
 #include "pipeline/mesh.h"
 #include "pipeline/options.h"
+#include "pipeline/plan.h"
 #include "pipeline/timing.h"
 
 /* This rank's. */

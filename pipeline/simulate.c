@@ -144,8 +144,7 @@ static double positions_seen(int64_t position, int64_t tokens, int64_t window) {
 
 static double pass_layers(const struct rank *rank, int pass) {
     const int passes = rank->order->passes;
-    return plan_stage_begin(rank->layers, passes, pass + 1) -
-           plan_stage_begin(rank->layers, passes, pass);
+    return slice_begin(rank->layers, passes, pass + 1) - slice_begin(rank->layers, passes, pass);
 }
 
 static double act_seconds(const struct simulator *simulator, const struct rank *rank,
@@ -346,8 +345,8 @@ static void create_ranks(struct simulator *simulator, int ranks) {
         struct rank *rank = &simulator->ranks[i];
         rank->stage = i % plan->stages;
         rank->replica = i / plan->stages;
-        rank->layers = plan_stage_begin(layers, plan->stages, rank->stage + 1) -
-                       plan_stage_begin(layers, plan->stages, rank->stage);
+        rank->layers = slice_begin(layers, plan->stages, rank->stage + 1) -
+                       slice_begin(layers, plan->stages, rank->stage);
         rank->order = &simulator->orders[2 * rank->replica + (rank->layers < most)];
     }
 }

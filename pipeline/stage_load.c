@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "kernels/memory.h"
-#include "pipeline/plan.h"
+#include "pipeline/slice.h"
 #include "pipeline/stage_quantized.h"
 #include "pipeline/weights.h"
 
@@ -171,12 +171,12 @@ enum status stage_hold(struct stage *stage, int begin, int end, struct error *er
 
 enum status stage_enter_pass(struct stage *stage, int passes, int pass, struct error *error) {
     const int layers = stage->layer_end - stage->layer_begin;
-    const int begin = stage->layer_begin + plan_stage_begin(layers, passes, pass);
-    const int end = stage->layer_begin + plan_stage_begin(layers, passes, pass + 1);
+    const int begin = stage->layer_begin + slice_begin(layers, passes, pass);
+    const int end = stage->layer_begin + slice_begin(layers, passes, pass + 1);
     const enum status status = stage_hold(stage, begin, end, error);
     const int ahead = pass + 1 == passes || stage->quantized
                           ? end
-                          : stage->layer_begin + plan_stage_begin(layers, passes, pass + 2);
+                          : stage->layer_begin + slice_begin(layers, passes, pass + 2);
     for (int layer = end; !status && layer < ahead; layer++)
         weights_prefetch_layer(stage->model, layer);
     return status;

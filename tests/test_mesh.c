@@ -68,10 +68,10 @@ int main(int count, char **arguments) {
     struct error error = {0};
     if (mesh_create(&mesh, &error))
         MPI_Abort(MPI_COMM_WORLD, 1);
-    const struct plan plan = {.stages = mesh.size > 2 ? 2 : 1, .replicas = mesh.size / 2};
-    check(mesh_arrange(&mesh, &plan, &error) == STATUS_OK, &mesh, "arranged");
-    check(mesh.stage == (mesh.rank < plan.stages * plan.replicas ? mesh.rank % plan.stages : -1),
-          &mesh, "its stage");
+    const int stages = mesh.size > 2 ? 2 : 1, replicas = mesh.size / 2;
+    check(mesh_arrange(&mesh, stages, replicas, &error) == STATUS_OK, &mesh, "arranged");
+    check(mesh.stage == (mesh.rank < stages * replicas ? mesh.rank % stages : -1), &mesh,
+          "its stage");
     test_agree(&mesh);
     test_fault(&mesh);
     test_wait(&mesh);

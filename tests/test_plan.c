@@ -35,11 +35,11 @@ static void test_stage_begin(void **state) {
     (void)state;
     for (int layers = 1; layers < 40; layers++)
         for (int stages = 1; stages <= layers; stages++) {
-            assert_int_equal(plan_stage_begin(layers, stages, 0), 0);
-            assert_int_equal(plan_stage_begin(layers, stages, stages), layers);
+            assert_int_equal(slice_begin(layers, stages, 0), 0);
+            assert_int_equal(slice_begin(layers, stages, stages), layers);
             for (int stage = 0; stage < stages; stage++) {
-                const int count = plan_stage_begin(layers, stages, stage + 1) -
-                                  plan_stage_begin(layers, stages, stage);
+                const int count =
+                    slice_begin(layers, stages, stage + 1) - slice_begin(layers, stages, stage);
                 assert_true(count == layers / stages || count == layers / stages + 1);
             }
         }
@@ -214,7 +214,7 @@ static void test_waves(void **state) {
     int layers = 0;
     for (int pass = 0; pass < plan.passes; pass++) {
         const int count =
-            plan_stage_begin(32, plan.passes, pass + 1) - plan_stage_begin(32, plan.passes, pass);
+            slice_begin(32, plan.passes, pass + 1) - slice_begin(32, plan.passes, pass);
         assert_true(count <= plan.layers_held);
         layers += count;
     }

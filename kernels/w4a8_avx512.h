@@ -25,9 +25,9 @@ quantize_16(const float *x, const float *multiplier, __m512 reciprocal, __mmask1
     const __m512i bits = _mm512_castps_si512(_mm512_mul_ps(value, reciprocal));
     const __m512i magnitude = _mm512_min_epu32(_mm512_and_si512(bits, magnitude_bits),
                                                _mm512_castps_si512(_mm512_set1_ps(127.0f)));
-    const int magnitude_or_sign = 0xe4; /* magnitude_bits ? magnitude : bits */
+    enum { MAGNITUDE_OR_SIGN = 0xe4 }; /* magnitude_bits ? magnitude : bits; clang: no variable */
     return _mm512_cvtps_epi32(_mm512_castsi512_ps(
-        _mm512_ternarylogic_epi32(magnitude, bits, magnitude_bits, magnitude_or_sign)));
+        _mm512_ternarylogic_epi32(magnitude, bits, magnitude_bits, MAGNITUDE_OR_SIGN)));
 }
 
 /* 64 numbers as int8. */

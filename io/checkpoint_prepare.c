@@ -63,7 +63,8 @@ static enum status check_room(const char *output, const char *parts, int64_t byt
         return STATUS_OK;
     return error_set(error, STATUS_INPUT,
                      "%s: the disk is too full: about %.1f MiB are needed at most, %.1f MiB are "
-                     "free (parts and merged file; layout = \"sharded\" needs half)",
+                     "free (the run's state, parts, merged file; layout = \"sharded\" does without "
+                     "the last)",
                      output, needed / mebibyte, free_bytes / mebibyte);
 }
 

@@ -9,13 +9,14 @@
 #include "pipeline/layer_part.h"
 #include "pipeline/stored.h"
 
-/* The merged file is made while the parts are there; scratch files are gone by then. */
+/* The merged file is made while the parts are there; scratch files are gone by then. The state
+ * stays until the end. */
 enum status checkpoint_root_prepare(const struct config *config, const struct plan *plan,
                                     struct error *error) {
     const int copies = config->output.layout == CHECKPOINT_SINGLE ? 2 : 1;
     const int64_t bytes = copies * plan->checkpoint_bytes;
-    return checkpoint_prepare(config->output.checkpoint,
-                              bytes > plan->scratch_bytes ? bytes : plan->scratch_bytes, error);
+    const int64_t most = bytes > plan->scratch_bytes ? bytes : plan->scratch_bytes;
+    return checkpoint_prepare(config->output.checkpoint, most + plan->state_bytes, error);
 }
 
 static enum status create_part(const struct checkpoint_root *root, const char *name,

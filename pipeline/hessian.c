@@ -41,8 +41,12 @@ static int exponent_of(int64_t tokens) {
 
 int64_t hessians_bytes(const struct model *model, const struct config *config, int layers) {
     const enum matmul_precision precision = precision_of(model, config);
-    return layers * (sums_offset(model, SITE_COUNT) * (int64_t)sizeof(int64_t) +
+    return layers * (hessians_layer_record_bytes(model) +
                      (int64_t)gram_block_bytes(precision, model_layer_channels(model)));
+}
+
+int64_t hessians_layer_record_bytes(const struct model *model) {
+    return sums_offset(model, SITE_COUNT) * (int64_t)sizeof(int64_t);
 }
 
 size_t hessians_set_bytes(const struct hessians *hessians) {
@@ -51,7 +55,7 @@ size_t hessians_set_bytes(const struct hessians *hessians) {
 
 size_t hessians_record_bytes(const struct hessians *hessians) {
     return sizeof(struct hessian_head) + hessians_set_bytes(hessians) +
-           (size_t)sums_offset(hessians->model, SITE_COUNT) * sizeof(int64_t);
+           (size_t)hessians_layer_record_bytes(hessians->model);
 }
 
 static bool create_layer(const struct hessians *hessians, struct hessian_layer *layer, int index) {

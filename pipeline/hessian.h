@@ -49,6 +49,8 @@ struct hessians {
 
 /* Bytes that `layers` layers need during calibration. */
 int64_t hessians_bytes(const struct model *model, const struct config *config, int layers);
+/* Bytes of a layer's record on the disk, but for what does not grow with the model. */
+int64_t hessians_layer_record_bytes(const struct model *model);
 
 /* Sums of zeros for layers [layer_begin, layer_end). STATUS_FAILED when memory runs out. */
 enum status hessians_create(struct hessians *hessians, const struct model *model,

@@ -139,6 +139,7 @@ static struct plan_costs find_costs(const struct model *model, const struct conf
         .layer_cache = needs->models * (int64_t)attention_cache_bytes(&attention),
         .layer_kept = model_layer_channels(model) * 4 + site_sample_bytes(model, config, 1),
         .layer_hessians = by_gptq ? hessians_bytes(model, config, 1) : 0,
+        .layer_record = by_gptq ? hessians_layer_record_bytes(model) : 0,
         .buffers =
             needs->models * work + plan->samples * plan->sequence_length * 4 +
             plan->threads * (int64_t)stage_scratch_bytes(model, tokens, plan->sequence_length),
@@ -154,6 +155,16 @@ static struct plan_costs find_costs(const struct model *model, const struct conf
 
 static int64_t larger(int64_t a, int64_t b) {
     return a > b ? a : b;
+}
+
+/* What the ranks save (pipeline/resume.h, pipeline/hessian_state.h): ranges, of a whole stage at a
+ * time, and Hessians, layer by layer; the old record stays until the new one is whole. */
+static int64_t estimate_state(const struct plan_costs *costs, const struct plan *plan) {
+    if (!costs->quantizes)
+        return 0;
+    const int64_t records = (int64_t)plan->replicas * costs->layers;
+    const int64_t writers = (int64_t)plan->replicas * plan->stages;
+    return records * (2 * costs->layer_kept + costs->layer_record) + writers * costs->layer_record;
 }
 
 void plan_estimate_memory(const struct plan_costs *costs, struct plan *plan) {
@@ -176,6 +187,7 @@ void plan_estimate_memory(const struct plan_costs *costs, struct plan *plan) {
         larger(per_host * alone + copies * plan->memory_weights, per_host * quantize);
     plan->scratch_bytes =
         plan->spills ? plan->wave * costs->window_hidden * plan->stages * plan->replicas : 0;
+    plan->state_bytes = estimate_state(costs, plan);
 }
 
 bool plan_fits(const struct plan *plan) {

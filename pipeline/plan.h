@@ -42,6 +42,7 @@ struct plan {
     int64_t wave;          /* windows of a replica in a wave; 0: no waves */
     bool spills;           /* hidden states between passes lie in a scratch file, not in memory */
     int64_t scratch_bytes; /* of the scratch files of all ranks */
+    int64_t state_bytes;   /* of the files that an interrupted run goes on from, at most */
     double seconds_wave;   /* a wave through a stage */
     double idle_share;     /* of the pipeline, filling and draining and uneven stages */
     double seconds_load, seconds_calibrate, seconds_quantize;

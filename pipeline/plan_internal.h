@@ -11,6 +11,7 @@ struct plan_costs {
     int64_t layer_weights;               /* how many */
     int64_t layer_bytes, layer_cache;    /* of a layer that is held: weights, keys and values */
     int64_t layer_kept, layer_hessians;  /* of every layer of the stage: ranges, samples */
+    int64_t layer_record;                /* Hessians on the disk */
     int64_t buffers;                     /* of a rank */
     int64_t quantize;                    /* while a linear is quantized */
     int64_t chunks;                      /* of a window */

@@ -55,6 +55,8 @@ void plan_print(const struct plan *plan, const struct model *model,
     print_bytes("\ntraffic      ", plan->traffic_bytes);
     print_bytes(" between stages\ndisk         ", plan->checkpoint_bytes);
     log_plain(" at most");
+    if (plan->state_bytes)
+        print_bytes(", and for the state of the run ", plan->state_bytes);
     if (plan->scratch_bytes)
         print_bytes(", before that for scratch files ", plan->scratch_bytes);
     const double seconds = plan->seconds_load + plan->seconds_calibrate + plan->seconds_quantize;

@@ -64,6 +64,20 @@ static void test_figures(void **state) {
     assert_int_equal(plan.traffic_bytes, 8 * 64 * 24 * 4);
     /* Two stages: one microbatch of 16 + 1 is spent filling. */
     assert_true(plan.idle_share > 1.0 / 17 - 1e-9 && plan.idle_share < 1.0 / 17 + 1e-9);
+    /* Two replicas' maxima of 24 + 48 + 24 + 20 channels in 2 layers, a new file beside the old. */
+    assert_int_equal(plan.state_bytes, 2 * 2 * 2 * 116 * 4);
+    config.quantization.method = METHOD_GPTQ;
+    assert_int_equal(
+        plan_make(&model, &config, 4, 1, 1, (int64_t)8 << 30, &rates, NULL, &plan, NULL),
+        STATUS_OK);
+    /* Hessians' upper triangles: 2 layers' of 2 replicas, and one new file of each of 4 ranks. */
+    const int64_t triangles = 2 * 24 * 25 / 2 + 48 * 49 / 2 + 20 * 21 / 2;
+    assert_int_equal(plan.state_bytes, 2 * 2 * 2 * 116 * 4 + (4 + 4) * triangles * 8);
+    const struct plan_needs evaluation = {.models = 1};
+    assert_int_equal(
+        plan_make(&model, &config, 4, 1, 1, (int64_t)8 << 30, &rates, &evaluation, &plan, NULL),
+        STATUS_OK);
+    assert_int_equal(plan.state_bytes, 0);
 }
 
 /* The same layers in int4 and int8 on the disk, and the time that clipping takes. */

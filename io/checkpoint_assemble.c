@@ -375,10 +375,8 @@ enum status checkpoint_assemble(const char *output, const char *const *parts, in
                              : error_set(error, STATUS_FAILED, "%s: out of memory", output);
     if (status == STATUS_OK)
         status = build(&assembly, layout, error);
-    if (status == STATUS_OK && H5Fclose(assembly.file) < 0)
+    if (status == STATUS_OK && !checkpoint_file_close(&assembly.file))
         status = checkpoint_hdf5_error(error, STATUS_FAILED, assembly.temporary, "close", "");
-    else if (status == STATUS_OK)
-        assembly.file = H5I_INVALID_HID;
     if (status == STATUS_OK)
         status = checkpoint_file_commit(assembly.temporary, output, error);
     if (status != STATUS_OK)

@@ -123,6 +123,14 @@ enum status checkpoint_file_commit(const char *temporary, const char *final, str
     return status;
 }
 
+/* HDF5 frees the file even where closing fails, but keeps its number: closing that again crashes.
+ */
+bool checkpoint_file_close(hid_t *file) {
+    const bool closed = H5Fclose(*file) >= 0;
+    *file = H5I_INVALID_HID;
+    return closed;
+}
+
 /* Closing writes what HDF5 still holds, which fails on a full disk and would leave the file open:
  * the room that the file itself gives up serves it. */
 void checkpoint_file_discard(hid_t file, const char *path) {

@@ -34,6 +34,8 @@ enum status checkpoint_file_sync(const char *path, struct error *error);
 /* fsync the closed temporary file, rename it, fsync the folder. When that fails nothing is under
  * the final name. */
 enum status checkpoint_file_commit(const char *temporary, const char *final, struct error *error);
+/* Close a file that was written, and make *file invalid; false when it is not whole. */
+bool checkpoint_file_close(hid_t *file);
 /* Close (negative: nothing to close) and remove a file that was given up. */
 void checkpoint_file_discard(hid_t file, const char *path);
 /* Text from a printf format, or NULL. */

@@ -26,9 +26,20 @@ enum status checkpoint_manifest_add(struct checkpoint_manifest *manifest, const 
     return STATUS_OK;
 }
 
+/* Where the path leads through a link to a part, the part is opened for reading alone: HDF5 would
+ * write to it otherwise. */
+static hid_t open_for_reading(hid_t file, const char *path) {
+    const hid_t access = H5Pcreate(H5P_LINK_ACCESS);
+    const hid_t object = H5Pset_elink_acc_flags(access, H5F_ACC_RDONLY) < 0
+                             ? H5I_INVALID_HID
+                             : H5Oopen(file, path, access);
+    H5Pclose(access);
+    return object;
+}
+
 enum status checkpoint_manifest_add_attributes(struct checkpoint_manifest *manifest, hid_t file,
                                                const char *path, struct error *error) {
-    const hid_t object = H5Oopen(file, path, H5P_DEFAULT);
+    const hid_t object = open_for_reading(file, path);
     if (object < 0)
         return error_set(error, STATUS_FAILED, "%s: cannot be opened", path);
     char sum[65];

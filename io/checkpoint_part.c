@@ -170,11 +170,13 @@ static enum status close_dataset(struct checkpoint_part *part, struct error *err
 static enum status write_contiguous(struct checkpoint_part *part, const void *data,
                                     struct error *error) {
     const hid_t type = H5Dget_type(part->dataset);
+    enum status status = STATUS_OK;
     if (H5Dwrite(part->dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
-        return part_hdf5_error(part, "write", part->path, error);
+        status = part_hdf5_error(part, "write", part->path, error);
     H5Tclose(type);
-    digest_update(part->digest, data, checkpoint_shape_bytes(&part->shape));
-    return STATUS_OK;
+    if (status == STATUS_OK)
+        digest_update(part->digest, data, checkpoint_shape_bytes(&part->shape));
+    return status;
 }
 
 static enum status write_chunk(struct checkpoint_part *part, const void *stored,
@@ -415,10 +417,8 @@ static enum status finish(struct checkpoint_part *part, struct error *error) {
 
 enum status checkpoint_part_finish(struct checkpoint_part *part, struct error *error) {
     enum status status = finish(part, error);
-    if (status == STATUS_OK && H5Fclose(part->file) < 0)
+    if (status == STATUS_OK && !checkpoint_file_close(&part->file))
         status = part_hdf5_error(part, "close", "", error);
-    else if (status == STATUS_OK)
-        part->file = H5I_INVALID_HID;
     if (status == STATUS_OK)
         status = checkpoint_file_commit(part->temporary, part->final, error);
     if (status != STATUS_OK)

@@ -1,5 +1,5 @@
 /* Preloaded into the program (LD_PRELOAD): something happens at one operation on the checkpoint's
- * files: write, pwrite, fsync, rename, counted from 1 in each process.
+ * files: write, pwrite, ftruncate, fsync, rename, counted from 1 in each process.
  * FAULT_RANK: which rank. FAULT_AT: which operation. FAULT_PATH: what the files' paths have in them
  * (".parts" or ".h5"). FAULT_KIND: "EIO", "ENOSPC" (from then on every operation fails), "short"
  * (half is written, once), "kill" (SIGKILL), "TERM" (SIGTERM), "reduction" (SIGKILL at the
@@ -92,6 +92,12 @@ int fsync(int file) {
     int (*real)(int);
     *(void **)&real = next_symbol("fsync");
     return file_concerns(file) && next_operation() == FAIL ? -1 : real(file);
+}
+
+int ftruncate(int file, off_t bytes) {
+    int (*real)(int, off_t);
+    *(void **)&real = next_symbol("ftruncate");
+    return file_concerns(file) && next_operation() == FAIL ? -1 : real(file, bytes);
 }
 
 int rename(const char *from, const char *to) {

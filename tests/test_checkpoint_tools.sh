@@ -1,9 +1,11 @@
 #!/bin/sh
 # What users open a checkpoint with: h5ls, h5dump and (where there is one) h5py show what was written,
-# without a plug-in when it is not compressed, with ours when it is.
-# Usage: test_checkpoint_tools.sh WRITE_TOOL COMPARE_TOOL PLUGIN_FOLDER
+# without a plug-in when it is not compressed, with ours when it is. A disk that fails while it is
+# written leaves nothing.
+# Usage: test_checkpoint_tools.sh WRITE_TOOL COMPARE_TOOL PLUGIN_FOLDER FAULTS_LIBRARY
+# FAULTS_LIBRARY: tests/preload_faults.c, or "none".
 set -eu
-write=$1 compare=$2 plugins=$3
+write=$1 compare=$2 plugins=$3 faults=$4
 command -v h5dump >/dev/null || { echo "h5dump is not installed: skipped"; exit 77; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -37,6 +39,24 @@ if "$compare" "$folder/single-zstd.h5" "$folder/other.h5" >"$folder/difference";
     fail "the comparison finds no difference"
 fi
 grep -q '^/w: elements differ, first in byte 0' "$folder/difference" || fail "what differs"
+
+# The disk is full from one operation on, each in turn: of writing, closing, syncing, renaming.
+for layout in single sharded; do
+    [ "$faults" != none ] || break
+    at=0 status=3
+    rm -rf "$folder/full.h5" "$folder/full.parts"
+    while [ $status != 0 ]; do
+        at=$((at + 1)) status=0
+        LD_PRELOAD=$faults FAULT_KIND=ENOSPC FAULT_AT=$at \
+            "$write" "$folder/full.h5" none $layout 2>"$folder/message" || status=$?
+        [ $status = 0 ] || { [ $status = 3 ] && grep -q 'No space left' "$folder/message"; } ||
+            fail "full at operation $at: status $status: $(cat "$folder/message")"
+        [ $status = 0 ] || [ -z "$(find "$folder" -name full.h5 -o -name '*.tmp')" ] ||
+            fail "full at operation $at: a file is left"
+    done
+    "$compare" "$folder/single-none.h5" "$folder/full.h5" || fail "$layout: whole after all"
+    echo "$layout: the disk was full at each of $((at - 1)) operations"
+done
 
 python=/usr/bin/python3
 if ! $python -c 'import h5py' 2>/dev/null; then

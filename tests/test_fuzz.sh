@@ -3,7 +3,7 @@
 #   test_fuzz.sh SOURCE_FOLDER BUILD_FOLDER
 set -euo pipefail
 if [[ ${FPTQ_TEST_LONG:-0} != 1 ]]; then
-  echo "skipped: takes ten minutes (FPTQ_TEST_LONG=1 runs it)"
+  echo "skipped: takes a quarter of an hour (FPTQ_TEST_LONG=1 runs it)"
   exit 77
 fi
 FPTQ_FUZZ_FOLDER=$2/fuzz exec "$1/tests/fuzz/run" 60

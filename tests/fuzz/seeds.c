@@ -187,6 +187,45 @@ static void write_corpora(void) {
     write_text("corpus", "text", "t\xef\xbb\xbfone\ntwo");
 }
 
+/* --- sets of questions, and the state of a run --- */
+
+static void write_evaluations(void) {
+    static const char piqa[] = "\2\0{\"goal\":\"g\",\"sol1\":\"a\",\"sol2\":\"b\"}\n\0"
+                               "1\n";
+    static const char mmlu[] = "\5\4\"What, \"\"then\"\"?\",a,b,c,d,B\n\0"
+                               "question,A,B,C,D,answer\nq,1,2,3,4,0\n";
+    static const char wikitext[] = "\0\0 = A = \n \n text \n", ptb[] = "\1\0 a b \n c\n";
+    write_seed("evaluation", "wikitext2", wikitext, sizeof wikitext - 1);
+    write_seed("evaluation", "ptb", ptb, sizeof ptb - 1);
+    write_seed("evaluation", "piqa", piqa, sizeof piqa - 1);
+    write_text("evaluation", "hellaswag",
+               "\3\4{\"activity_label\":\"L\",\"ctx_a\":\"A [title] b.\",\"ctx_b\":\"he\","
+               "\"endings\":[\"x [s]y\",\"z\"],\"label\":\"1\"}\n"
+               "{\"ctx\":\"c\",\"endings\":[\"x\",\"y\"],\"label\":0}\n");
+    write_text("evaluation", "arc",
+               "\4\4{\"question\":{\"stem\":\"s\",\"choices\":[{\"text\":\"a\",\"label\":\"A\"},"
+               "{\"text\":\"b\",\"label\":\"B\"}]},\"answerKey\":\"B\"}\n"
+               "{\"question\":\"q\",\"choices\":{\"text\":[\"a\",\"b\"],\"label\":[\"1\",\"2\"]},"
+               "\"answerKey\":\"2\"}\n"
+               "{\"question\":\"q\",\"choices\":[\"a\",\"b\"],\"answer\":1}\n");
+    write_seed("evaluation", "mmlu", mmlu, sizeof mmlu - 1);
+    write_text("evaluation", "lambada", "\6\4{\"text\":\"one two three\"}\n");
+    write_text("evaluation", "lambada-text", "\16\4one two three\n");
+    write_text("evaluation", "winogrande",
+               "\7\4{\"sentence\":\"a _ b.\",\"option1\":\"x\",\"option2\":\"y\","
+               "\"answer\":\"2\"}\n");
+}
+
+static void write_states(void) {
+    static const unsigned char zeros[281] = {2}; /* of one layer, of 3 windows and 2 rows */
+    static const unsigned char kinds[] = {0, 1, 2, 3, 4};
+    char name[2] = "0";
+    for (size_t i = 0; i < sizeof kinds; i++, name[0]++)
+        write_seed("state", name, kinds + i, 1);
+    write_seed("state", "zeros", zeros, sizeof zeros);
+    write_seed("quantized_model", "zeros", zeros + 1, 64);
+}
+
 /* --- checkpoints --- */
 
 static void write_checkpoints(void) {
@@ -239,6 +278,8 @@ int main(int count, char **arguments) {
     write_configs();
     write_tokenizers();
     write_corpora();
+    write_evaluations();
+    write_states();
     write_checkpoints();
     return 0;
 }

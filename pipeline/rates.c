@@ -47,7 +47,7 @@ static int measured_heads(const struct rates_bench *bench) {
     const double flops = (double)bench->tokens *
                          plan_attention_flops(bench->model, bench->context) / shape->kv_heads;
     const int threads = team_size(bench->compute.team);
-    const double enough = 0.05 * bench->expected_flops / flops + 1;
+    const double enough = 0.004 * bench->expected_flops / flops + 1;
     const int heads = enough < shape->kv_heads ? (int)enough : shape->kv_heads;
     return heads > threads || threads > shape->kv_heads ? heads : threads;
 }
@@ -130,13 +130,14 @@ static void keep_least(double *least, double value) {
 
 /* ---- Products ---- */
 
-/* Rows of a linear that suffice to know its rate. */
+/* Rows of a linear that suffice to know its rate: a few milliseconds' work, so that some of its
+ * repetitions are undisturbed. */
 static int64_t measured_rows(const struct rates_bench *bench, const struct linear_rule *rule) {
     const int64_t rows = model_dimension(&bench->model->shape, rule->out);
     const int64_t columns = model_dimension(&bench->model->shape, rule->in);
     const int64_t fit = (int64_t)(bench->weight_bytes / number_size(bench->type)) / columns;
     const int64_t enough =
-        (int64_t)(0.02 * bench->expected_flops / (2.0 * (double)(columns * bench->tokens)));
+        (int64_t)(0.004 * bench->expected_flops / (2.0 * (double)(columns * bench->tokens)));
     const int64_t least = 64 * (int64_t)team_size(bench->compute.team);
     int64_t taken = enough > least ? enough : least;
     taken = taken < rows ? taken : rows;

@@ -94,15 +94,16 @@ json_t *plan_json(const struct plan *plan, const struct plan_rates *rates) {
                   "layers_held", plan->layers_held, "spills", plan->spills);
     json_t *seconds = json_pack("{s:f, s:f, s:f}", "load", plan->seconds_load, "calibrate",
                                 plan->seconds_calibrate, "quantize", plan->seconds_quantize);
-    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:o, "
-                     "s:o, s:o, s:o}",
-                     "ranks", plan->ranks, "hosts", plan->hosts, "threads", plan->threads, "stages",
-                     plan->stages, "replicas", plan->replicas, "samples", (json_int_t)plan->samples,
-                     "sequence_length", (json_int_t)plan->sequence_length, "chunk_tokens",
-                     (json_int_t)plan->chunk_tokens, "microbatches", (json_int_t)plan->microbatches,
-                     "idle_share", plan->idle_share, "flops", plan->flops, "traffic_bytes",
-                     (json_int_t)plan->traffic_bytes, "checkpoint_bytes",
-                     (json_int_t)plan->checkpoint_bytes, "scratch_bytes",
-                     (json_int_t)plan->scratch_bytes, "memory_bytes", memory_json(plan), "waves",
-                     waves, "seconds", seconds, "rates", rates_json(rates));
+    return json_pack(
+        "{s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:o, "
+        "s:o, s:o, s:o}",
+        "ranks", plan->ranks, "hosts", plan->hosts, "threads", plan->threads, "stages",
+        plan->stages, "replicas", plan->replicas, "samples", (json_int_t)plan->samples,
+        "sequence_length", (json_int_t)plan->sequence_length, "chunk_tokens",
+        (json_int_t)plan->chunk_tokens, "microbatches", (json_int_t)plan->microbatches,
+        "idle_share", plan->idle_share, "flops", plan->flops, "traffic_bytes",
+        (json_int_t)plan->traffic_bytes, "checkpoint_bytes", (json_int_t)plan->checkpoint_bytes,
+        "scratch_bytes", (json_int_t)plan->scratch_bytes, "state_bytes",
+        (json_int_t)plan->state_bytes, "memory_bytes", memory_json(plan), "waves", waves, "seconds",
+        seconds, "rates", rates_json(rates));
 }

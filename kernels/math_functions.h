@@ -53,6 +53,7 @@ static inline float math_exp(float x) {
 #define MATH_LN_2_HEAD 0x1.62e42fee00000p-1
 #define MATH_LN_2_TAIL 0x1.a39ef35793c76p-33
 #define MATH_2_OVER_PI 0x1.45f306dc9c883p-1
+#define MATH_PI_2 0x1.921fb54442d18p0
 #define MATH_PI_2_HEAD 0x1.921fb54400000p0
 #define MATH_PI_2_TAIL 0x1.0b4611a626331p-34
 

@@ -15,6 +15,8 @@ struct softmax {
     float factor;         /* of the last step: what came before it must be multiplied by it */
 };
 
+enum { ROWS_LANES = 16 };
+
 struct row_functions {
     void (*norm_rms)(float *output, const float *input, const float *weight, int64_t count,
                      float epsilon);
@@ -41,6 +43,11 @@ struct row_functions {
     float (*int8_error)(const float *x, int64_t count, float scale);
     /* output[i] = x[i] / divisor, and never -0. */
     void (*divide)(float *output, const float *x, float divisor, int64_t count);
+
+    /* x (count, width) = H x, H Sylvester's Hadamard matrix of order count, a power of two. */
+    void (*hadamard)(float *x, int64_t count, int64_t width);
+    /* output (order, ROWS_LANES) = matrix (order, order) * x (order, ROWS_LANES) */
+    void (*mix_lanes)(float *output, const float *x, const float *matrix, int64_t order);
 };
 
 extern const struct row_functions rows_portable, rows_avx2, rows_avx512;

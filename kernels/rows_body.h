@@ -1,12 +1,13 @@
 /* The definitions of rows.h, included by rows_PATH.c and compiled with that path's instructions. */
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "kernels/math_functions.h"
 #include "kernels/number.h"
 #include "kernels/rows.h"
 
-enum { LANES = 16 };
+enum { LANES = ROWS_LANES };
 
 /* The tree that joins the lanes. */
 static inline float sum_of_lanes(const float lanes[LANES]) {
@@ -230,10 +231,35 @@ static void divide(float *output, const float *x, float divisor, int64_t count) 
         output[i] = x[i] / divisor + 0.0f;
 }
 
+static void hadamard(float *x, int64_t count, int64_t width) {
+    for (int64_t half = 1; half < count; half *= 2)
+        for (int64_t block = 0; block < count; block += 2 * half) {
+            float *low = x + block * width, *high = low + half * width;
+#pragma omp simd
+            for (int64_t i = 0; i < half * width; i++) {
+                const float a = low[i], b = high[i];
+                low[i] = a + b;
+                high[i] = a - b;
+            }
+        }
+}
+
+static void mix_lanes(float *output, const float *x, const float *matrix, int64_t order) {
+    for (int64_t row = 0; row < order; row++) {
+        float lanes[LANES] = {0};
+        for (int64_t i = 0; i < order; i++)
+#pragma omp simd
+            for (int lane = 0; lane < LANES; lane++)
+                lanes[lane] += matrix[row * order + i] * x[i * LANES + lane];
+        memcpy(output + row * LANES, lanes, sizeof lanes);
+    }
+}
+
 #define ROW_FUNCTIONS                                                                              \
     {                                                                                              \
         .norm_rms = norm_rms, .norm_layer = norm_layer, .rotate = rotate,                          \
         .silu_multiply = silu_multiply, .gelu_tanh = gelu_tanh, .add = add, .dot = dot,            \
         .narrow_bf16 = narrow_bf16, .softmax = softmax, .scale_add = scale_add,                    \
         .int8_error = int8_error, .round_int8 = round_int8, .divide = divide,                      \
+        .hadamard = hadamard, .mix_lanes = mix_lanes,                                              \
     }

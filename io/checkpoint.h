@@ -27,7 +27,11 @@
  *   /manifest: lines, see below
  *   /run: what describes the run (times, hosts), not the result
  *   attributes of the root: format = "fptq-checkpoint", format_version = 1 (in every file, written
- *       by checkpoint_part_create()), method, model_type
+ *       by checkpoint_part_create()), method, model_type, and rotation (text) where the residual
+ *       stream is rotated: "hadamard". The tensors then are those of a model of the same function
+ *       with another basis of its hidden states: embedding, linears and lm_head (which a rotated
+ *       model always has) are rotated, norms are 1 (or 1 / equalization), and config_json says that
+ *       the head is not tied. To be read like any other
  *
  * Types, all little endian. f32: IEEE. f16: HDF5 float, sign 15, exponent 10..14 (bias 15),
  * mantissa 0..9 (IEEE half). bf16: HDF5 float, sign 15, exponent 7..14 (bias 127), mantissa 0..6.

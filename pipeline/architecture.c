@@ -151,7 +151,8 @@ static bool has_bare_names(const struct model *model) {
     const struct architecture *architecture = model->architecture;
     if (!architecture->optional_prefix || model_tensor(model, architecture->embedding, ".weight"))
         return false;
-    const struct model bare = {model->source, architecture, model->shape, true};
+    struct model bare = *model;
+    bare.bare_names = true;
     return model_tensor(&bare, architecture->embedding, ".weight");
 }
 
@@ -266,4 +267,8 @@ const struct linear_rule *architecture_site_producer(const struct architecture *
         if (architecture->linears[i].row_fold == (int)site)
             return &architecture->linears[i];
     return NULL;
+}
+
+bool architecture_can_rotate(const struct architecture *architecture) {
+    return architecture->norm_kind == NORM_RMS && !architecture->embedding_norm;
 }

@@ -22,6 +22,7 @@
 #include "io/model_source.h"
 #include "io/status.h"
 #include "kernels/elementwise.h"
+#include "kernels/rotation.h"
 
 enum site {
     SITE_ATTENTION_INPUT,
@@ -122,6 +123,9 @@ struct model {
     const struct architecture *architecture;
     struct model_shape shape;
     bool bare_names; /* the file leaves the architecture's optional prefix out */
+    /* What pipeline/weights.h reads are the tensors of the model with its residual stream rotated;
+     * NULL: as the file has them. */
+    const struct rotation *rotation;
 };
 
 /* Open, read the config, check that every tensor is there with the right shape. */
@@ -159,6 +163,10 @@ const struct norm_rule *architecture_site_norm(const struct architecture *archit
                                                enum site site);
 const struct linear_rule *architecture_site_producer(const struct architecture *architecture,
                                                      enum site site);
+
+/* Whether the residual stream can be rotated: what reads it does so through norms that a rotation
+ * passes unchanged (it keeps lengths, but not means). */
+bool architecture_can_rotate(const struct architecture *architecture);
 
 /* For read_config: an integer in [least, most], a positive float. */
 enum status config_integer(const json_t *config, const char *origin, const char *key, int64_t least,

@@ -33,10 +33,19 @@ static enum status finish_part(struct checkpoint_part *part, enum status status,
     return status;
 }
 
+/* config.json as it is for the checkpoint's tensors: rotation unties the head. */
+static char *config_text(const struct model *model) {
+    json_t *config = json_deep_copy(model_source_config(model->source));
+    if (model->rotation && model->shape.tied_head)
+        json_object_set_new(config, "tie_word_embeddings", json_false());
+    char *text = json_dumps(config, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+    json_decref(config);
+    return text;
+}
+
 static enum status write_texts(const struct checkpoint_root *root, struct checkpoint_part *part,
                                struct error *error) {
-    char *config_json =
-        json_dumps(model_source_config(root->model->source), JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+    char *config_json = config_text(root->model);
     char *config_toml = NULL, *tokenizer_json = NULL;
     size_t length = 0;
     enum status status = config_json ? config_canonical_text(root->config, &config_toml, error)
@@ -72,6 +81,9 @@ static enum status write_root(const struct checkpoint_root *root, struct error *
     };
     for (size_t i = 0; !status && i < sizeof texts / sizeof texts[0]; i++)
         status = checkpoint_part_attribute_text(part, "/", texts[i].name, texts[i].value, error);
+    if (!status && root->model->rotation)
+        status = checkpoint_part_attribute_text(part, "/", "rotation",
+                                                config_rotation_name(root->config), error);
     if (!status)
         status = write_texts(root, part, error);
     return finish_part(part, status, error);
@@ -112,19 +124,41 @@ static enum status write_run(const struct checkpoint_root *root, struct error *e
     return finish_part(part, status, error);
 }
 
-static enum status write_tensor(const struct checkpoint_root *root, struct checkpoint_part *part,
-                                const char *name, const char *suffix, struct error *error) {
-    char full[200];
-    snprintf(full, sizeof full, "%s%s", name, suffix);
-    return stored_write_tensor(part, model_tensor(root->model, name, suffix), full, error);
+/* The embedding, or the head. */
+static enum status write_matrix(const struct checkpoint_root *root, struct checkpoint_part *part,
+                                bool head, struct error *error) {
+    const struct model *model = root->model;
+    const struct architecture *architecture = model->architecture;
+    struct weights_rotation change;
+    char path[200];
+    stored_path(model, STORED_OUTSIDE, head ? architecture->head : architecture->embedding,
+                ".weight", path);
+    enum status status = weights_rotation_make(model, head, &change, error);
+    if (!status)
+        status = stored_write_matrix(part,
+                                     head ? weights_head_tensor(model)
+                                          : model_tensor(model, architecture->embedding, ".weight"),
+                                     path, &change, error);
+    weights_rotation_free(&change);
+    return status;
 }
 
 static enum status write_norm(const struct checkpoint_root *root, struct checkpoint_part *part,
                               const char *name, struct error *error) {
-    const enum status status = write_tensor(root, part, name, ".weight", error);
-    if (status || root->model->architecture->norm_kind == NORM_RMS)
-        return status;
-    return write_tensor(root, part, name, ".bias", error);
+    static const char *const suffixes[] = {".weight", ".bias"};
+    const int count = root->model->architecture->norm_kind == NORM_RMS ? 1 : 2;
+    enum status status = STATUS_OK;
+    for (int i = 0; !status && i < count; i++) {
+        const struct tensor *tensor = model_tensor(root->model, name, suffixes[i]);
+        float *vector;
+        char path[200];
+        stored_path(root->model, STORED_OUTSIDE, name, suffixes[i], path);
+        status = weights_load_norm(root->model, tensor, &vector, error);
+        if (!status)
+            status = stored_write_vector(part, tensor, path, vector, error);
+        free(vector);
+    }
+    return status;
 }
 
 static enum status write_embedding(const struct checkpoint_root *root, struct error *error) {
@@ -135,7 +169,7 @@ static enum status write_embedding(const struct checkpoint_root *root, struct er
     enum status status = create_part(root, "embedding", &part, error);
     if (status)
         return status;
-    status = write_tensor(root, part, architecture->embedding, ".weight", error);
+    status = write_matrix(root, part, false, error);
     if (!status && architecture->embedding_norm)
         status = write_norm(root, part, architecture->embedding_norm, error);
     return finish_part(part, status, error);
@@ -150,8 +184,8 @@ static enum status write_head(const struct checkpoint_root *root, struct error *
     if (status)
         return status;
     status = write_norm(root, part, architecture->final_norm, error);
-    if (!status && !root->model->shape.tied_head)
-        status = write_tensor(root, part, architecture->head, ".weight", error);
+    if (!status && (!root->model->shape.tied_head || root->model->rotation))
+        status = write_matrix(root, part, true, error);
     return finish_part(part, status, error);
 }
 

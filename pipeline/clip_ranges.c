@@ -11,9 +11,8 @@
 enum { BATCH_ROWS = 16 };
 
 struct clip_task {
-    const struct model *model;
     const struct compute *compute;
-    const struct tensor *tensor;
+    struct weights_source source;
     struct quantize_format format;
     enum clip_rule rule;
     struct clip_output_sample sample; /* CLIP_OUTPUT */
@@ -46,15 +45,14 @@ static void search(const struct clip_task *task, const struct quantize_source *s
 static void search_rows(void *context, int64_t begin, int64_t end, int thread) {
     struct clip_task *task = context;
     const int64_t columns = task->columns;
-    const bool mapped = weights_are_mapped(task->model, task->tensor);
+    const bool mapped = weights_are_mapped(&task->source);
     (void)thread;
     void *scratch = aligned_alloc(64, scratch_bytes(task));
     float *buffer = mapped ? NULL : malloc((size_t)((end - begin) * columns) * sizeof *buffer);
     if (!scratch || (!buffer && !mapped)) {
         atomic_store(&task->out_of_memory, true);
     } else {
-        const struct weights_rows rows =
-            weights_read_rows(task->model, task->tensor, begin, end, buffer);
+        const struct weights_rows rows = weights_read_rows(&task->source, begin, end, buffer);
         const struct quantize_source source = {
             .data = rows.data,
             .type = rows.type,
@@ -108,9 +106,7 @@ enum status clip_ranges(const struct model *model, const struct config *config,
     const struct linear_rule *rule = &model->architecture->linears[index];
     const int64_t rows = model_dimension(&model->shape, rule->out);
     struct clip_task task = {
-        .model = model,
         .compute = compute,
-        .tensor = model_layer_tensor(model, layer, rule->name, ".weight"),
         .format = config_weight_format(config),
         .rule = config->quantization.clip,
         .column_multiplier = fold_column_multiplier(fold, rule),
@@ -118,16 +114,20 @@ enum status clip_ranges(const struct model *model, const struct config *config,
         .columns = model_dimension(&model->shape, rule->in),
     };
     const int64_t groups = quantize_group_count(&task.format, task.columns);
+    const enum status status = weights_open(model, compute->team, layer, rule, &task.source, error);
     task.shrink = malloc((size_t)(rows * groups) * sizeof *task.shrink);
-    const bool prepared =
-        task.shrink && prepare_sample(&task, sample, layer, rule->reads, task.column_multiplier);
+    const bool prepared = !status && task.shrink &&
+                          prepare_sample(&task, sample, layer, rule->reads, task.column_multiplier);
     if (prepared)
         team_for(compute->team, rows, BATCH_ROWS, search_rows, &task);
     clip_output_release(&task.sample);
+    weights_close(&task.source);
     if (prepared && !task.out_of_memory) {
         *shrink = task.shrink;
         return STATUS_OK;
     }
     free(task.shrink);
-    return error_set(error, STATUS_FAILED, "no memory to clip layer %d, %s", layer, rule->name);
+    return status ? status
+                  : error_set(error, STATUS_FAILED, "no memory to clip layer %d, %s", layer,
+                              rule->name);
 }

@@ -572,6 +572,10 @@ const char *config_method_name(const struct config *config) {
     return find_key("quantization", "method")->choices[config->quantization.method];
 }
 
+const char *config_rotation_name(const struct config *config) {
+    return find_key("quantization", "rotation")->choices[config->quantization.rotation];
+}
+
 bool config_needs_sample(const struct config *config) {
     return config->quantization.policy == POLICY_BY_ERROR ||
            config->quantization.clip == CLIP_OUTPUT ||

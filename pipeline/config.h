@@ -27,6 +27,7 @@ enum policy_rule {
 enum clip_rule { CLIP_NONE, CLIP_MSE, CLIP_OUTPUT };
 enum static_scale_rule { STATIC_SCALE_MAXIMUM, STATIC_SCALE_LEAST_SQUARES };
 enum spill_rule { SPILL_AUTO, SPILL_NEVER, SPILL_ALWAYS };
+enum rotation_rule { ROTATION_NONE, ROTATION_HADAMARD };
 enum rounding_rule { ROUNDING_NEAREST, ROUNDING_GPTQ };
 enum evaluation_bos { EVALUATION_BOS_AUTO, EVALUATION_BOS_ALWAYS, EVALUATION_BOS_NEVER };
 enum cache_kind { CACHE_MODEL, CACHE_INT8 };
@@ -60,8 +61,9 @@ struct config_quantization {
     enum policy_rule policy;
     float tolerance; /* POLICY_BY_ERROR only */
     enum equalization equalization;
-    float c;     /* EQUALIZE_LOG1P only */
-    float alpha; /* METHOD_SMOOTHQUANT only */
+    float c;                     /* EQUALIZE_LOG1P only */
+    float alpha;                 /* METHOD_SMOOTHQUANT only */
+    enum rotation_rule rotation; /* of the residual stream */
     enum clip_rule clip;
     enum static_scale_rule static_scale;
     enum rounding_rule rounding; /* of weights; method_rounding() is in effect */
@@ -132,6 +134,8 @@ enum status config_full_text(const struct config *config, char **text, struct er
 
 /* "fptq", "rtn", "smoothquant", "gptq" */
 const char *config_method_name(const struct config *config);
+/* "none", "hadamard" */
+const char *config_rotation_name(const struct config *config);
 /* Whether something is decided by measuring on a sample of the activations
  * (pipeline/site_sample.h). */
 bool config_needs_sample(const struct config *config);

@@ -10,6 +10,7 @@ static const char *const scale_type_words[] = {"f32", "f16", NULL}; /* enum numb
 static const char *const policy_words[] = {
     "range", "error", "static", "equalized", "dynamic", "equalized-dynamic", NULL};
 static const char *const equalization_words[] = {"log2", "log1p", NULL};
+static const char *const rotation_words[] = {"none", "hadamard", NULL};
 static const char *const clip_words[] = {"none", "mse", "output", NULL};
 static const char *const static_scale_words[] = {"maximum", "least-squares", NULL};
 static const char *const rounding_words[] = {"nearest", "gptq", NULL};
@@ -82,6 +83,10 @@ static const struct config_key keys[] = {
     {"quantization", "alpha", CONFIG_FLOAT, FIELD(quantization.alpha), "0.5", 0, 1,
      .decides_content = true,
      .help = "for method = \"smoothquant\": how much of the range goes into the weights"},
+    {"quantization", "rotation", CONFIG_CHOICE, FIELD(quantization.rotation), "\"none\"",
+     .choices = rotation_words, .decides_content = true,
+     .help = "hadamard: the residual stream is rotated, which spreads what stands out over its "
+             "channels (not bloom)"},
     {"quantization", "clip", CONFIG_CHOICE, FIELD(quantization.clip), "\"none\"",
      .choices = clip_words, .decides_content = true,
      .help =

@@ -6,7 +6,10 @@
 #include "kernels/static_scale.h"
 #include "pipeline/method.h"
 
-static enum input_policy choose_policy(const struct config_quantization *options, float range) {
+/* rotated: what stood out in single channels is spread over all of them, and a site whose range is
+ * still above v0 is not equalized, but dynamic. */
+static enum input_policy choose_policy(const struct config_quantization *options, float range,
+                                       bool rotated) {
     switch (method_policy_rule(options)) {
     case POLICY_ALL_STATIC:
         return POLICY_STATIC;
@@ -17,7 +20,7 @@ static enum input_policy choose_policy(const struct config_quantization *options
     case POLICY_ALL_EQUALIZED_DYNAMIC:
         return POLICY_EQUALIZED_DYNAMIC;
     default:
-        return equalize_choose_policy(range, options->v0, options->v1);
+        return equalize_choose_policy(range, options->v0, rotated ? options->v0 : options->v1);
     }
 }
 
@@ -87,9 +90,11 @@ static enum status decide_site(const struct fold_basis *basis, enum site site,
     decided->channels = model_site_channels(basis->model, site);
     decided->maxima = basis->maxima + model_site_offset(basis->model, site);
     decided->range = equalize_range(decided->maxima, NULL, decided->channels);
+    const bool normed = architecture_site_norm(basis->model->architecture, site);
     decided->policy =
-        basis->policies ? basis->policies[site] : choose_policy(options, decided->range);
-    if (method_of(options)->smooths && architecture_site_norm(basis->model->architecture, site))
+        basis->policies ? basis->policies[site]
+                        : choose_policy(options, decided->range, basis->model->rotation && normed);
+    if (method_of(options)->smooths && normed)
         decided->policy = smoothed(decided->policy);
     enum status status = STATUS_OK;
     if (input_policy_equalizes(decided->policy))

@@ -3,7 +3,11 @@
  *
  *   W' = diag(row_multiplier) W diag(column_multiplier)    column: s of the site the linear reads
  *   b' = row_multiplier b                                  row: 1/s of the site its rows produce
- *   norm' = norm / s (weight and bias)                     s of the site the norm feeds */
+ *   norm' = norm / s (weight and bias)                     s of the site the norm feeds
+ *
+ * Of a model that is read as rotated (pipeline/weights.h), W, b and norm are the rotated ones: what
+ * multiplies them comes after, since neither side of it meets the rotation's (a linear that reads
+ * the stream has rows outside it, one that writes it has columns). */
 #ifndef FPTQ_PIPELINE_FOLD_H
 #define FPTQ_PIPELINE_FOLD_H
 

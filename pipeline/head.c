@@ -17,24 +17,20 @@ static void *allocate(size_t bytes) {
     return memory_allocate(bytes);
 }
 
-static const struct tensor *head_tensor(const struct model *model) {
-    const struct architecture *architecture = model->architecture;
-    const char *name = model->shape.tied_head ? architecture->embedding : architecture->head;
-    return model_tensor(model, name, ".weight");
-}
-
 static enum matmul_precision product_precision(enum run_precision precision,
                                                enum number_type type) {
     return precision == PRECISION_F32 || type == NUMBER_F32 ? MATMUL_F32 : MATMUL_BF16;
 }
 
-/* The checkpoint's matrix and norm. */
+/* The checkpoint's matrix and norm. A rotated model's head is no more tied to the embedding. */
 static enum status load_quantized(struct head *head, const struct quantized_model *quantized,
                                   enum run_precision precision, struct error *error) {
     const struct model_shape *shape = &head->model->shape;
     const struct architecture *architecture = head->model->architecture;
-    const char *name = shape->tied_head ? architecture->embedding : architecture->head;
-    enum number_type type = weights_number_type(head_tensor(head->model), precision);
+    const char *name = shape->tied_head && !quantized_model_has_head(quantized)
+                           ? architecture->embedding
+                           : architecture->head;
+    enum number_type type = weights_number_type(weights_head_tensor(head->model), precision);
     enum status status = quantized_model_matrix(quantized, name, shape->vocabulary, shape->hidden,
                                                 false, &type, &head->owned, error);
     head->weight = (struct matmul_weight){.data = head->owned,
@@ -53,8 +49,8 @@ static enum status load_quantized(struct head *head, const struct quantized_mode
 
 static enum status load_own(struct head *head, enum run_precision precision, struct error *error) {
     const struct model *model = head->model;
-    const enum status status = weights_load_tensor(model, head->compute->team, head_tensor(model),
-                                                   precision, &head->weight, &head->owned, error);
+    const enum status status = weights_load_head(model, head->compute->team, precision,
+                                                 &head->weight, &head->owned, error);
     return status ? status
                   : stage_norm_load(model, model->architecture->final_norm, &head->norm, error);
 }
@@ -99,7 +95,7 @@ void head_free(struct head *head) {
 
 int64_t head_bytes(const struct model *model, enum run_precision precision, int64_t tokens) {
     const struct model_shape *shape = &model->shape;
-    const enum number_type type = weights_number_type(head_tensor(model), precision);
+    const enum number_type type = weights_number_type(weights_head_tensor(model), precision);
     return shape->vocabulary * shape->hidden * (int64_t)number_size(type) +
            tokens * 4 * (2 * shape->hidden + 2 * BLOCK);
 }

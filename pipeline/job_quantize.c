@@ -27,6 +27,8 @@ struct job {
     const struct options *options;
     struct launch launch;
     struct model model;
+    struct rotation rotation;
+    struct model rotated; /* a view of the model: what is quantized and stored, rotated or not */
     struct stage stage;
     struct host_share share;
     struct sample_windows windows;
@@ -42,6 +44,19 @@ struct job {
     double started;
 };
 
+static enum status make_rotation(struct job *job, struct error *error) {
+    const int64_t width = job->model.shape.hidden;
+    job->rotated = job->model;
+    if (job->config->quantization.rotation == ROTATION_NONE)
+        return STATUS_OK;
+    job->rotated.rotation = &job->rotation;
+    return rotation_create(&job->launch.compute, width, job->config->calibration.seed,
+                           &job->rotation)
+               ? STATUS_OK
+               : error_set(error, STATUS_FAILED, "no memory for a rotation of %lld channels",
+                           (long long)width);
+}
+
 static enum status open_model(struct job *job, struct error *error) {
     struct timing_mark since = timing_mark();
     struct launch *launch = &job->launch;
@@ -52,6 +67,8 @@ static enum status open_model(struct job *job, struct error *error) {
     if (!status)
         status = launch_plan(launch, &job->model, job->config, NULL, 0,
                              config_needs_sample(job->config) ? w4a8_scratch_bytes() : 0, error);
+    if (!status)
+        status = mesh_agree(&launch->mesh, make_rotation(job, error), error);
     timing_add(&job->timing, SECTION_OPEN, &since);
     if (!status)
         launch_log(launch, &job->model, job->config);
@@ -187,6 +204,8 @@ static enum status load(struct job *job, struct error *error) {
     enum status status = stage_open(&job->model, NULL, &launch->compute, begin, end,
                                     waves ? plan->layers_held : end - begin, plan->chunk_tokens,
                                     plan->sequence_length, precision, &job->stage, error);
+    if (!status)
+        status = stage_observe_rotated(&job->stage, job->rotated.rotation, error);
     job->stage.share = (struct stage_share){job->share.data, job->share.member, job->share.members};
     if (!status && !waves)
         status = stage_hold(&job->stage, begin, end, error);
@@ -237,7 +256,7 @@ static enum status reduce_hessians(struct job *job, struct error *error) {
 static enum status quantize(struct job *job, struct error *error) {
     const struct quantize_job work = {
         .mesh = &job->launch.mesh,
-        .model = &job->model,
+        .model = &job->rotated,
         .config = job->config,
         .compute = &job->launch.compute,
         .layer_begin = job->launch.layer_begin,
@@ -253,7 +272,7 @@ static enum status quantize(struct job *job, struct error *error) {
     struct timing_mark since = timing_mark();
     const struct checkpoint_root root = {
         .config = job->config,
-        .model = &job->model,
+        .model = &job->rotated,
         .plan = &job->launch.plan,
         .path = job->launch.compute.path,
         .windows = &job->windows,
@@ -334,6 +353,7 @@ enum status job_quantize(const struct config *config, const struct options *opti
     free(job.maxima);
     site_sample_free(&job.sample);
     hessians_free(&job.hessians);
+    rotation_free(&job.rotation);
     model_close(&job.model);
     launch_end(&job.launch);
     return status;

@@ -88,19 +88,21 @@ static struct attention_shape attention_shape_of(const struct model *model,
     };
 }
 
-/* What quantizing a linear takes, of the one that takes most: its mapped weights, packed ones,
- * scales, zero points; where choices are measured, the samples' rows at its input and output and
- * weights packed for products; for GPTQ a Hessian's factor and the threads' batches. */
+/* What quantizing a linear takes, of the one that takes most: its mapped weights, rotated ones,
+ * packed ones, scales, zero points; where choices are measured, the samples' rows at its input and
+ * output and weights packed for products; for GPTQ a Hessian's factor and the threads' batches. */
 static int64_t quantize_bytes(const struct model *model, const struct config *config, int threads) {
     const struct quantize_format format = config_weight_format(config);
     const bool by_gptq = method_rounding(&config->quantization) == ROUNDING_GPTQ;
     const int64_t sampled = site_sample_tokens(config);
+    const int rotated = config->quantization.rotation != ROTATION_NONE;
     int64_t most = 0;
     for (int i = 0; i < model->architecture->linear_count; i++) {
         const struct tensor *tensor =
             model_layer_tensor(model, 0, model->architecture->linears[i].name, ".weight");
         const int64_t rows = tensor_rows(tensor), columns = tensor_columns(tensor);
-        int64_t bytes = (int64_t)tensor->bytes + rows * columns * (sampled ? 2 : 1) +
+        int64_t bytes = (int64_t)tensor->bytes + rotated * rows * columns * (sampled ? 8 : 4) +
+                        rows * columns * (sampled ? 2 : 1) +
                         rows * (quantize_group_count(&format, columns) * 5 + 16) +
                         sampled * (12 * columns + 8 * rows);
         if (by_gptq)
@@ -129,6 +131,10 @@ static struct plan_costs find_costs(const struct model *model, const struct conf
         tokens * 4 * (outputs + 4 * shape->hidden + model_dimension(shape, DIMENSION_QUERY)) +
         (int64_t)matmul_packed_bytes(PATH_AVX512, MATMUL_F32, tokens, widest) +
         plan->sequence_length * shape->head_dim * 4;
+    /* A site's rotated activations; each thread's vectors. */
+    const int64_t rotation = needs->quantizes && config->quantization.rotation != ROTATION_NONE
+                                 ? (tokens + 32 * plan->threads) * shape->hidden * 4
+                                 : 0;
     const bool by_gptq =
         needs->quantizes && method_rounding(&config->quantization) == ROUNDING_GPTQ;
     return (struct plan_costs){
@@ -141,7 +147,7 @@ static struct plan_costs find_costs(const struct model *model, const struct conf
         .layer_hessians = by_gptq ? hessians_bytes(model, config, 1) : 0,
         .layer_record = by_gptq ? hessians_layer_record_bytes(model) : 0,
         .buffers =
-            needs->models * work + plan->samples * plan->sequence_length * 4 +
+            needs->models * work + rotation + plan->samples * plan->sequence_length * 4 +
             plan->threads * (int64_t)stage_scratch_bytes(model, tokens, plan->sequence_length),
         .quantize = needs->quantizes ? quantize_bytes(model, config, plan->threads) : 0,
         .chunks = chunks,
@@ -254,7 +260,8 @@ static int64_t estimate_checkpoint(const struct model *model, const struct confi
         if (model_layer_tensor(model, 0, rule->name, ".bias"))
             bits += 16.0 * (double)out;
     }
-    const double outside = (double)(shape->vocabulary * shape->hidden) * (shape->tied_head ? 2 : 4);
+    const bool one_matrix = shape->tied_head && config->quantization.rotation == ROTATION_NONE;
+    const double outside = (double)(shape->vocabulary * shape->hidden) * (one_matrix ? 2 : 4);
     return (int64_t)(bits / 8 * shape->layers + outside);
 }
 
@@ -325,6 +332,17 @@ static enum status check_work(const struct model *model, const struct config *co
                          "%d ranks are more than there is work for: %d layers x %lld samples",
                          ranks, layers, (long long)samples);
     return check_messages(model, config, error);
+}
+
+static enum status check_rotation(const struct model *model, const struct config *config,
+                                  struct error *error) {
+    if (config->quantization.rotation == ROTATION_NONE ||
+        architecture_can_rotate(model->architecture))
+        return STATUS_OK;
+    return error_set(error, STATUS_INPUT,
+                     "quantization.rotation is \"%s\", but the norms of a model of the type \"%s\" "
+                     "subtract the mean, which a rotation does not keep: leave it at \"none\"",
+                     config_rotation_name(config), model->shape.model_type);
 }
 
 /* f16 weights take two products each where the path multiplies bf16 (kernels/matmul.h); clipping
@@ -402,7 +420,10 @@ enum status plan_make(const struct model *model, const struct config *config, in
                       const struct plan_needs *needs, struct plan *plan, struct error *error) {
     static const struct plan_needs one_model = {.models = 1, .quantizes = true};
     const struct config_calibration *calibration = &config->calibration;
+    needs = needs ? needs : &one_model;
     enum status status = check_work(model, config, ranks, error);
+    if (!status && needs->quantizes)
+        status = check_rotation(model, config, error);
     if (status)
         return status;
     struct plan trial = {
@@ -418,7 +439,7 @@ enum status plan_make(const struct model *model, const struct config *config, in
         .checkpoint_bytes = estimate_checkpoint(model, config),
     };
     const struct plan_rates adjusted = plan_rates_for_weights(model, config, rates);
-    const struct plan_costs costs = find_costs(model, config, needs ? needs : &one_model, &trial);
+    const struct plan_costs costs = find_costs(model, config, needs, &trial);
     struct search search = {model, config, &costs, &adjusted, {INFINITY, INT64_MAX}};
     if (find_plan(&search, false, &trial, plan) || find_plan(&search, true, &trial, plan))
         return STATUS_OK;

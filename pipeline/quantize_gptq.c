@@ -44,7 +44,7 @@ struct task {
     const struct quantize_gptq *gptq;
     const struct model *model;
     const struct compute *compute;
-    const struct tensor *tensor;
+    struct weights_source source;
     const struct quantize_format *format;
     const float *column_multiplier, *row_multiplier, *shrink;
     struct quantized_linear *linear;
@@ -63,8 +63,7 @@ static void note_bad_row(struct task *task, int64_t row) {
 static void round_batch(struct task *task, int64_t begin, int64_t end, float *buffer,
                         void *scratch) {
     const struct quantized_linear *linear = task->linear;
-    const struct weights_rows weights =
-        weights_read_rows(task->model, task->tensor, begin, end, buffer);
+    const struct weights_rows weights = weights_read_rows(&task->source, begin, end, buffer);
     const int64_t first = begin * linear->groups;
     const struct quantize_source source = {
         .data = weights.data,
@@ -93,7 +92,7 @@ static void round_batch(struct task *task, int64_t begin, int64_t end, float *bu
 static void round_batches(void *context, int64_t begin, int64_t end, int thread) {
     struct task *task = context;
     const struct quantized_linear *linear = task->linear;
-    const bool mapped = weights_are_mapped(task->model, task->tensor);
+    const bool mapped = weights_are_mapped(&task->source);
     (void)thread;
     void *scratch = aligned_alloc(64, gptq_scratch_bytes(linear->columns));
     float *buffer =
@@ -145,7 +144,6 @@ enum status quantize_gptq_compute(const struct quantize_gptq *gptq, const struct
         .gptq = gptq,
         .model = model,
         .compute = compute,
-        .tensor = model_layer_tensor(model, layer, rule->name, ".weight"),
         .format = format,
         .column_multiplier = fold_column_multiplier(fold, rule),
         .row_multiplier = fold->row_multipliers[index],
@@ -158,12 +156,14 @@ enum status quantize_gptq_compute(const struct quantize_gptq *gptq, const struct
     const int64_t share =
         (linear->rows + 4 * team_size(compute->team) - 1) / (4 * team_size(compute->team));
     task.batch_rows = share < GPTQ_ROWS ? (share + 5) / 6 * 6 : GPTQ_ROWS;
-    if (task.levels)
+    enum status status = weights_open(model, compute->team, layer, rule, &task.source, error);
+    if (!status && task.levels)
         team_for(compute->team, (linear->rows + task.batch_rows - 1) / task.batch_rows, 1,
                  round_batches, &task);
-    tensor_release(task.tensor);
+    weights_close(&task.source);
     linear->damping = gptq->factor.damping;
-    const enum status status = fault_of(&task, layer, rule->name, error);
+    if (!status)
+        status = fault_of(&task, layer, rule->name, error);
     if (!status)
         team_for(compute->team, linear->chunks, 1, pack_chunks, &task);
     free(task.levels);

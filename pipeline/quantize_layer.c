@@ -103,7 +103,7 @@ static enum status write_linear(const struct quantize_job *job, struct checkpoin
         return status;
     float *bias = NULL;
     const struct tensor *tensor = model_layer_tensor(job->model, layer, rule->name, ".bias");
-    status = weights_load_vector(job->model, tensor, &bias, error);
+    status = weights_load_bias(job->model, layer, rule, &bias, error);
     if (!status && bias) {
         fold_bias(fold, index, linear->rows, bias);
         snprintf(path, sizeof path, "%s/bias", group);
@@ -121,7 +121,7 @@ static enum status write_norm(const struct quantize_job *job, struct checkpoint_
     const struct tensor *tensor = model_layer_tensor(job->model, layer, norm->name, suffix);
     const int64_t hidden = job->model->shape.hidden;
     float *vector;
-    enum status status = weights_load_vector(job->model, tensor, &vector, error);
+    enum status status = weights_load_norm(job->model, tensor, &vector, error);
     if (status)
         return status;
     fold_norm(fold, norm, vector);

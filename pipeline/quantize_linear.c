@@ -44,9 +44,8 @@ void quantized_linear_free(struct quantized_linear *linear) {
 }
 
 struct chunk_task {
-    const struct model *model;
     const struct compute *compute;
-    const struct tensor *tensor;
+    struct weights_source source;
     const struct quantize_format *format;
     const float *column_multiplier, *row_multiplier, *shrink;
     struct quantized_linear *linear;
@@ -66,8 +65,7 @@ static void quantize_chunk(struct chunk_task *task, int64_t chunk, float *rows_b
     const int64_t begin = chunk * linear->chunk_rows;
     const int64_t end =
         begin + linear->chunk_rows < linear->rows ? begin + linear->chunk_rows : linear->rows;
-    const struct weights_rows rows =
-        weights_read_rows(task->model, task->tensor, begin, end, rows_buffer);
+    const struct weights_rows rows = weights_read_rows(&task->source, begin, end, rows_buffer);
     const int64_t first = begin * linear->groups;
     const struct quantize_source source = {
         .data = rows.data,
@@ -98,10 +96,10 @@ static void quantize_chunks(void *context, int64_t begin, int64_t end, int threa
     (void)thread;
     void *scratch = aligned_alloc(64, (quantize_scratch_bytes(linear->columns) + 63) & ~(size_t)63);
     float *rows_buffer =
-        weights_are_mapped(task->model, task->tensor)
+        weights_are_mapped(&task->source)
             ? NULL
             : malloc((size_t)(linear->chunk_rows * linear->columns) * sizeof(float));
-    if (!scratch || (!rows_buffer && !weights_are_mapped(task->model, task->tensor)))
+    if (!scratch || (!rows_buffer && !weights_are_mapped(&task->source)))
         atomic_store(&task->out_of_memory, true);
     else
         for (int64_t chunk = begin; chunk < end; chunk++)
@@ -115,11 +113,8 @@ enum status quantized_linear_compute(const struct model *model, const struct com
                                      const struct quantize_format *format, const float *shrink,
                                      struct quantized_linear *linear, struct error *error) {
     const struct linear_rule *rule = &model->architecture->linears[index];
-    const struct tensor *tensor = model_layer_tensor(model, layer, rule->name, ".weight");
     struct chunk_task task = {
-        .model = model,
         .compute = compute,
-        .tensor = tensor,
         .format = format,
         .column_multiplier = fold_column_multiplier(fold, rule),
         .row_multiplier = fold->row_multipliers[index],
@@ -127,8 +122,12 @@ enum status quantized_linear_compute(const struct model *model, const struct com
         .linear = linear,
         .bad_row = INT64_MAX,
     };
-    team_for(compute->team, linear->chunks, 1, quantize_chunks, &task);
-    tensor_release(tensor);
+    const enum status status = weights_open(model, compute->team, layer, rule, &task.source, error);
+    if (!status)
+        team_for(compute->team, linear->chunks, 1, quantize_chunks, &task);
+    weights_close(&task.source);
+    if (status)
+        return status;
     if (task.out_of_memory)
         return error_set(error, STATUS_FAILED, "no memory to quantize layer %d, %s", layer,
                          rule->name);

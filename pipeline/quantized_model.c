@@ -233,6 +233,13 @@ enum status quantized_model_matrix(const struct quantized_model *quantized, cons
     return converted ? STATUS_OK : no_memory(quantized, path, bytes, error);
 }
 
+bool quantized_model_has_head(const struct quantized_model *quantized) {
+    char path[PATH_BYTES];
+    stored_path(quantized->model, STORED_OUTSIDE, quantized->model->architecture->head, ".weight",
+                path);
+    return checkpoint_has(quantized->file, path);
+}
+
 enum status quantized_model_vector(const struct quantized_model *quantized, int layer,
                                    const char *name, const char *suffix, int64_t count,
                                    bool required, float **vector, struct error *error) {

@@ -62,6 +62,8 @@ enum status quantized_model_levels(const struct quantized_model *quantized, cons
 enum status quantized_model_matrix(const struct quantized_model *quantized, const char *name,
                                    int64_t rows, int64_t columns, bool keep_type,
                                    enum number_type *type, void **data, struct error *error);
+/* Whether it has a head of its own: one that is tied to the embedding has not. */
+bool quantized_model_has_head(const struct quantized_model *quantized);
 /* A norm's or linear's vector [count] by the name of its group; *vector is NULL where there is
  * none and it is not required. layer: -1 outside the layers. */
 enum status quantized_model_vector(const struct quantized_model *quantized, int layer,

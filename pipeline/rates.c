@@ -269,9 +269,10 @@ static enum status take_figures(struct rates_bench *bench, struct figures *figur
     enum status status = rates_load(bench, &figures->load, error);
     if (!status)
         status = rates_quantize(bench, &figures->quantize, &figures->write, error);
-    const struct tensor *tensor =
-        model_layer_tensor(bench->model, 0, bench->model->architecture->linears[0].name, ".weight");
-    if (!status && !weights_are_mapped(bench->model, tensor)) /* quantization decodes them again */
+    const char *name = bench->model->architecture->linears[0].name;
+    const struct weights_source source = {
+        .model = bench->model, .tensor = model_layer_tensor(bench->model, 0, name, ".weight")};
+    if (!status && !weights_are_mapped(&source)) /* quantization decodes them again */
         figures->quantize =
             1 / (1 / figures->quantize + (double)number_size(bench->type) / figures->load);
     return status;

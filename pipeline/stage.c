@@ -73,19 +73,43 @@ static void multiply_integer(struct reading *reading, const struct stage_linear 
     w4a8_run(stage->compute, y, weight->rows, &stage->input, weight, linear->bias);
 }
 
+/* Whether a site is observed as the rotated model has it, elsewhere than where it is read. */
+static bool is_rotated(const struct stage *stage, enum site site) {
+    return stage->rotation && architecture_site_norm(stage->model->architecture, site);
+}
+
+/* A norm's output as the rotated model has it. Packing takes the maxima; what it packs serves no
+ * product. */
+static void observe_rotated(const struct pass *pass, enum site site, const float *hidden) {
+    const struct stage *stage = pass->stage;
+    const struct model_shape *shape = &stage->model->shape;
+    struct matmul_packed packed = stage->packed;
+    float *x = stage->rotated;
+    norm_rms(stage->compute, x, hidden, stage->ones, pass->tokens, shape->hidden,
+             shape->norm_epsilon);
+    rotation_apply_rows(stage->rotation, x, pass->tokens);
+    if (pass->observer->site)
+        pass->observer->site(pass->observer->context, pass->layer_index, site, x, pass->position,
+                             pass->tokens);
+    if (pass->maxima)
+        matmul_pack(stage->compute, &packed, x, pass->tokens, shape->hidden, shape->hidden,
+                    MATMUL_F32, pass->maxima + model_site_offset(stage->model, site));
+}
+
 /* All linears that read `site`: each product (T, out) goes to its role's buffer. */
 static void read_site(const struct pass *pass, enum site site, float *x) {
     struct stage *stage = pass->stage;
     const struct model *model = stage->model;
-    struct reading reading = {.pass = pass,
-                              .site = site,
-                              .x = x,
-                              .channels = model_site_channels(model, site),
-                              .maxima = pass->maxima ? pass->maxima + model_site_offset(model, site)
-                                                     : NULL};
+    const bool observed = !is_rotated(stage, site);
+    struct reading reading = {
+        .pass = pass,
+        .site = site,
+        .x = x,
+        .channels = model_site_channels(model, site),
+        .maxima = pass->maxima && observed ? pass->maxima + model_site_offset(model, site) : NULL};
     if (pass->layer->divisors[site])
         divide_columns(x, pass->layer->divisors[site], pass->tokens, reading.channels);
-    if (pass->observer && pass->observer->site)
+    if (pass->observer && pass->observer->site && observed)
         pass->observer->site(pass->observer->context, pass->layer_index, site, x, pass->position,
                              pass->tokens);
     for (int i = 0; i < model->architecture->linear_count; i++) {
@@ -113,6 +137,9 @@ void stage_read_site(struct stage *stage, int layer, enum site site, float *x, i
 }
 
 static void normalize(const struct pass *pass, int norm, const float *hidden) {
+    const enum site site = pass->stage->model->architecture->norms[norm].feeds;
+    if (pass->observer && is_rotated(pass->stage, site))
+        observe_rotated(pass, site, hidden);
     stage_norm_apply(pass->stage->model, pass->stage->compute, &pass->layer->norms[norm],
                      pass->stage->normed, hidden, pass->tokens);
 }
@@ -248,6 +275,8 @@ enum status stage_embed(const struct stage *stage, const int32_t *ids, int64_t t
             tensor_read_f32(embedding, ids[t], ids[t] + 1, row);
     }
     tensor_release(embedding); /* of a large vocabulary, few rows are used again soon */
+    if (model->rotation)
+        rotation_apply_rows(model->rotation, hidden, tokens);
     if (stage->embedding_norm.weight)
         stage_norm_apply(model, stage->compute, &stage->embedding_norm, hidden, hidden, tokens);
     return STATUS_OK;

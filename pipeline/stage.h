@@ -65,6 +65,10 @@ struct stage {
     float *normed, *projected[ROLE_COUNT], *attended;
     struct matmul_packed packed;
     struct w4a8_input input;
+    /* Of stage_observe_rotated: else NULL. */
+    const struct rotation *rotation;
+    float *rotated;                                   /* (T, hidden) */
+    float *ones;                                      /* (hidden) */
     size_t bytes_weights, bytes_cache, bytes_buffers; /* what is allocated or mapped */
 };
 
@@ -96,6 +100,11 @@ enum status stage_enter_pass(struct stage *stage, int passes, int pass, struct e
 /* Bytes of stage_share for layers [begin, end) held at once; 0: nothing is decoded. */
 size_t stage_share_bytes(const struct model *model, int begin, int end,
                          enum run_precision precision);
+/* Let observers see of the sites that norms produce what the linears of the rotated model read
+ * there (pipeline/weights.h), while this one computes as it is; the other sites are the same in
+ * both. rotation NULL: nothing changes. Its `compute` must be the stage's. */
+enum status stage_observe_rotated(struct stage *stage, const struct rotation *rotation,
+                                  struct error *error);
 /* stage_open with all layers held; nothing is left of it on failure. */
 enum status stage_load(const struct model *model, const struct quantized_model *quantized,
                        const struct compute *compute, int layer_begin, int layer_end,

@@ -18,10 +18,10 @@ static void *allocate(size_t bytes) {
 static enum status load_norm(const struct model *model, const struct tensor *weight,
                              const struct tensor *bias, struct stage_norm *norm,
                              struct error *error) {
-    const enum status status = weights_load_vector(model, weight, &norm->weight, error);
+    const enum status status = weights_load_norm(model, weight, &norm->weight, error);
     if (status || model->architecture->norm_kind == NORM_RMS)
         return status;
-    return weights_load_vector(model, bias, &norm->bias, error);
+    return weights_load_norm(model, bias, &norm->bias, error);
 }
 
 enum status stage_norm_load(const struct model *model, const char *name, struct stage_norm *norm,
@@ -90,8 +90,7 @@ static enum status load_layer(struct stage *stage, int layer, struct error *erro
         struct stage_linear *linear = &loaded->linears[i];
         status = load_weight(stage, layer, i, linear, error);
         if (!status)
-            status = weights_load_vector(
-                model, model_layer_tensor(model, layer, rule->name, ".bias"), &linear->bias, error);
+            status = weights_load_bias(model, layer, rule, &linear->bias, error);
         if (status)
             return status;
         stage->bytes_weights += (size_t)linear->weight.rows * (size_t)linear->weight.columns *
@@ -331,6 +330,22 @@ enum status stage_open(const struct model *model, const struct quantized_model *
     return status;
 }
 
+enum status stage_observe_rotated(struct stage *stage, const struct rotation *rotation,
+                                  struct error *error) {
+    const int64_t width = stage->model->shape.hidden;
+    if (!rotation || stage->layer_begin == stage->layer_end)
+        return STATUS_OK;
+    stage->rotation = rotation;
+    stage->rotated = allocate((size_t)(stage->chunk_tokens * width) * sizeof(float));
+    stage->ones = allocate((size_t)width * sizeof(float));
+    if (!stage->rotated || !stage->ones)
+        return error_set(error, STATUS_FAILED, "no memory for rotated activations");
+    for (int64_t i = 0; i < width; i++)
+        stage->ones[i] = 1.0f;
+    stage->bytes_buffers += (size_t)(stage->chunk_tokens * width) * sizeof(float);
+    return STATUS_OK;
+}
+
 enum status stage_load(const struct model *model, const struct quantized_model *quantized,
                        const struct compute *compute, int layer_begin, int layer_end,
                        int64_t chunk_tokens, int64_t context, enum run_precision precision,
@@ -359,6 +374,8 @@ void stage_free(struct stage *stage) {
     free(stage->attended);
     free(stage->packed.data);
     free(stage->input.data);
+    free(stage->rotated);
+    free(stage->ones);
     free(stage->rope_table);
     free(stage->alibi_slopes);
     memset(stage, 0, sizeof *stage);
@@ -419,15 +436,14 @@ enum status stage_logits(const struct model *model, const struct compute *comput
                          float *logits, struct error *error) {
     const struct model_shape *shape = &model->shape;
     const struct architecture *architecture = model->architecture;
-    const struct tensor *tensor = model_tensor(
-        model, shape->tied_head ? architecture->embedding : architecture->head, ".weight");
     struct matmul_weight weight;
     struct stage_norm norm = {0};
     void *owned = NULL;
-    enum status status =
-        weights_load_tensor(model, compute->team, tensor, precision, &weight, &owned, error);
-    if (status)
+    enum status status = weights_load_head(model, compute->team, precision, &weight, &owned, error);
+    if (status) {
+        free(owned);
         return status;
+    }
     struct matmul_packed packed = {0};
     const enum matmul_precision product = site_precision(precision, weight.type);
     packed.data = allocate(matmul_packed_bytes(compute->path, product, tokens, shape->hidden));

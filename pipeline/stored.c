@@ -66,65 +66,85 @@ enum status stored_write_floats(struct checkpoint_part *part, const char *path,
     return status;
 }
 
+/* A matrix on its way into the checkpoint. */
+struct matrix {
+    const struct tensor *tensor;
+    const struct weights_rotation *change;
+    int64_t block;    /* rows at once */
+    float *buffer;    /* (block, columns) */
+    uint16_t *narrow; /* the same */
+};
+
+/* Rows row .. end - 1, to the buffer; a number in them that is not finite is refused. */
+static enum status read_block(const struct matrix *matrix, int64_t row, int64_t end,
+                              struct error *error) {
+    const int64_t count = (end - row) * tensor_columns(matrix->tensor);
+    tensor_read_f32(matrix->tensor, row, end, matrix->buffer);
+    tensor_release_rows(matrix->tensor, row, end);
+    const enum status status = check_finite(matrix->tensor, matrix->buffer, row, count, error);
+    weights_rotate_rows(matrix->change, matrix->buffer, end - row);
+    return status;
+}
+
 /* Whether a matrix fits f16 is known only after all of it was seen: one pass to look, one to write.
  */
-static enum number_type matrix_type(const struct tensor *tensor, float *buffer, int64_t block) {
+static enum number_type matrix_type(const struct matrix *matrix) {
+    const struct tensor *tensor = matrix->tensor;
     const int64_t rows = tensor_rows(tensor), columns = tensor_columns(tensor);
-    if (tensor->type == TENSOR_BF16 || tensor->type == TENSOR_F16)
+    if (!matrix->change->rotation && (tensor->type == TENSOR_BF16 || tensor->type == TENSOR_F16))
         return tensor->type == TENSOR_BF16 ? NUMBER_BF16 : NUMBER_F16;
-    for (int64_t row = 0; row < rows; row += block) {
-        const int64_t end = row + block < rows ? row + block : rows;
-        tensor_read_f32(tensor, row, end, buffer);
-        tensor_release_rows(tensor, row, end);
-        if (!fits_f16(buffer, (end - row) * columns))
+    for (int64_t row = 0; row < rows; row += matrix->block) {
+        const int64_t end = row + matrix->block < rows ? row + matrix->block : rows;
+        read_block(matrix, row, end, NULL);
+        if (!fits_f16(matrix->buffer, (end - row) * columns))
             return NUMBER_BF16;
     }
     return NUMBER_F16;
 }
 
-static enum status write_matrix(struct checkpoint_part *part, const struct tensor *tensor,
-                                const char *path, float *buffer, uint16_t *narrow, int64_t block,
-                                struct error *error) {
-    const int64_t rows = tensor_rows(tensor), columns = tensor_columns(tensor);
-    const enum number_type type = matrix_type(tensor, buffer, block);
+static enum status write_matrix(struct checkpoint_part *part, const struct matrix *matrix,
+                                const char *path, struct error *error) {
+    const int64_t rows = tensor_rows(matrix->tensor), columns = tensor_columns(matrix->tensor);
+    const enum number_type type = matrix_type(matrix);
     enum status status =
         checkpoint_part_begin_rows(part, path, checkpoint_type_of(type), rows, columns, error);
-    for (int64_t row = 0; !status && row < rows; row += block) {
-        const int64_t end = row + block < rows ? row + block : rows;
-        tensor_read_f32(tensor, row, end, buffer);
-        tensor_release_rows(tensor, row, end);
-        status = check_finite(tensor, buffer, row, (end - row) * columns, error);
+    for (int64_t row = 0; !status && row < rows; row += matrix->block) {
+        const int64_t end = row + matrix->block < rows ? row + matrix->block : rows;
+        status = read_block(matrix, row, end, error);
         if (status)
             break;
-        number_narrow(narrow, buffer, type, (size_t)((end - row) * columns));
-        status = checkpoint_part_write_rows(part, row, end - row, narrow, error);
+        number_narrow(matrix->narrow, matrix->buffer, type, (size_t)((end - row) * columns));
+        status = checkpoint_part_write_rows(part, row, end - row, matrix->narrow, error);
     }
     return status ? status : checkpoint_part_end_rows(part, error);
 }
 
-enum status stored_write_tensor(struct checkpoint_part *part, const struct tensor *tensor,
-                                const char *name, struct error *error) {
+enum status stored_write_matrix(struct checkpoint_part *part, const struct tensor *tensor,
+                                const char *path, const struct weights_rotation *change,
+                                struct error *error) {
     const int64_t rows = tensor_rows(tensor), columns = tensor_columns(tensor);
     const int64_t block = checkpoint_chunk_rows(CHECKPOINT_F16, rows, columns);
-    char path[200];
-    snprintf(path, sizeof path, "/%s", name);
-    dots_to_slashes(path);
-    float *buffer = malloc((size_t)(block * columns) * sizeof(float));
-    uint16_t *narrow = malloc((size_t)(block * columns) * sizeof *narrow);
-    enum status status = STATUS_OK;
-    if (!buffer || !narrow) {
-        status = error_set(error, STATUS_FAILED, "no memory to write %s", path);
-    } else if (tensor->rank == 1) {
-        tensor_read_f32(tensor, 0, 1, buffer);
-        status = check_finite(tensor, buffer, 0, columns, error);
-        if (!status)
-            status = stored_write_floats(part, path, stored_type(tensor, buffer, columns), 1,
-                                         &columns, buffer, error);
-    } else {
-        status = write_matrix(part, tensor, path, buffer, narrow, block, error);
-    }
+    const struct matrix matrix = {
+        .tensor = tensor,
+        .change = change,
+        .block = block,
+        .buffer = malloc((size_t)(block * columns) * sizeof *matrix.buffer),
+        .narrow = malloc((size_t)(block * columns) * sizeof *matrix.narrow),
+    };
+    const enum status status = matrix.buffer && matrix.narrow
+                                   ? write_matrix(part, &matrix, path, error)
+                                   : error_set(error, STATUS_FAILED, "no memory to write %s", path);
     tensor_release(tensor);
-    free(buffer);
-    free(narrow);
+    free(matrix.buffer);
+    free(matrix.narrow);
     return status;
+}
+
+enum status stored_write_vector(struct checkpoint_part *part, const struct tensor *tensor,
+                                const char *path, const float *vector, struct error *error) {
+    const int64_t count = tensor_columns(tensor);
+    const enum status status = check_finite(tensor, vector, 0, count, error);
+    return status ? status
+                  : stored_write_floats(part, path, stored_type(tensor, vector, count), 1, &count,
+                                        vector, error);
 }

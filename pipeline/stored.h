@@ -5,6 +5,7 @@
 #include "io/checkpoint.h"
 #include "kernels/number.h"
 #include "pipeline/architecture.h"
+#include "pipeline/weights.h"
 
 /* bf16 tensors are stored as bf16; all others as f16, unless a value is beyond its range (65504):
  * then as bf16. values f32 (count) are what will be stored. */
@@ -19,8 +20,13 @@ void stored_path(const struct model *model, int layer, const char *name, const c
 enum status stored_write_floats(struct checkpoint_part *part, const char *path,
                                 enum number_type type, int rank, const int64_t *dimensions,
                                 const float *values, struct error *error);
-/* Write a whole matrix (embedding, head) or vector (final norm) by blocks of rows. */
-enum status stored_write_tensor(struct checkpoint_part *part, const struct tensor *tensor,
-                                const char *name, struct error *error);
+/* Write a whole matrix (embedding, head) by blocks of rows. A rotated one is f16, whatever it was,
+ * unless a value is beyond its range. STATUS_INPUT where a number is not finite. */
+enum status stored_write_matrix(struct checkpoint_part *part, const struct tensor *tensor,
+                                const char *path, const struct weights_rotation *change,
+                                struct error *error);
+/* Write a vector (final norm), as it was made of `tensor`; the same. */
+enum status stored_write_vector(struct checkpoint_part *part, const struct tensor *tensor,
+                                const char *path, const float *vector, struct error *error);
 
 #endif

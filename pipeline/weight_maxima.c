@@ -8,8 +8,7 @@
 #include "pipeline/weights.h"
 
 struct column_task {
-    const struct model *model;
-    const struct tensor *tensor;
+    struct weights_source source;
     int64_t columns;
     float *maxima; /* (threads, columns) */
     _Atomic bool out_of_memory;
@@ -20,15 +19,14 @@ static void take_rows(void *context, int64_t begin, int64_t end, int thread) {
     const int64_t columns = task->columns;
     float *maxima = task->maxima + thread * columns;
     float *row = malloc((size_t)columns * sizeof *row), *buffer = NULL;
-    if (!weights_are_mapped(task->model, task->tensor))
+    if (!weights_are_mapped(&task->source))
         buffer = malloc((size_t)columns * sizeof *buffer);
-    if (!row || (!buffer && !weights_are_mapped(task->model, task->tensor))) {
+    if (!row || (!buffer && !weights_are_mapped(&task->source))) {
         atomic_store(&task->out_of_memory, true);
         end = begin;
     }
     for (int64_t r = begin; r < end; r++) {
-        const struct weights_rows rows =
-            weights_read_rows(task->model, task->tensor, r, r + 1, buffer);
+        const struct weights_rows rows = weights_read_rows(&task->source, r, r + 1, buffer);
         number_widen(row, rows.data, rows.type, (size_t)columns);
 #pragma omp simd
         for (int64_t c = 0; c < columns; c++) {
@@ -42,25 +40,23 @@ static void take_rows(void *context, int64_t begin, int64_t end, int thread) {
 
 static enum status add_linear(const struct model *model, struct team *team, int layer,
                               const struct linear_rule *rule, float *maxima, struct error *error) {
-    struct column_task task = {
-        .model = model,
-        .tensor = model_layer_tensor(model, layer, rule->name, ".weight"),
-        .columns = model_dimension(&model->shape, rule->in),
-    };
+    struct column_task task = {.columns = model_dimension(&model->shape, rule->in)};
+    const enum status status = weights_open(model, team, layer, rule, &task.source, error);
     const int threads = team_size(team);
     task.maxima = calloc((size_t)(threads * task.columns), sizeof *task.maxima);
-    if (task.maxima)
+    if (!status && task.maxima)
         team_for(team, model_dimension(&model->shape, rule->out), 64, take_rows, &task);
-    tensor_release(task.tensor);
+    weights_close(&task.source);
     const bool failed = !task.maxima || task.out_of_memory;
     for (int64_t i = 0; !failed && i < threads * task.columns; i++) {
         float *maximum = &maxima[i % task.columns];
         *maximum = task.maxima[i] > *maximum ? task.maxima[i] : *maximum;
     }
     free(task.maxima);
-    return failed ? error_set(error, STATUS_FAILED, "no memory to look at layer %d, %s", layer,
-                              rule->name)
-                  : STATUS_OK;
+    return status   ? status
+           : failed ? error_set(error, STATUS_FAILED, "no memory to look at layer %d, %s", layer,
+                                rule->name)
+                    : STATUS_OK;
 }
 
 enum status weight_maxima(const struct model *model, struct team *team, int layer, float *maxima,

@@ -80,6 +80,8 @@ config_case "more replicas than samples" 1 "run.replicas" --set run.replicas=9
 config_case "stages x replicas beyond the ranks" 1 "ask for 4 ranks" --set run.stages=2 --set run.replicas=2
 ranks=9 config_case "more ranks than work" 1 "more than there is work for"
 config_case "sequence beyond the model" 1 "sequence_length.*2048 positions" --set calibration.sequence_length=4096
+config_case "rotation of a model with LayerNorm" 1 "rotation.*\"bloom\" subtract the mean" \
+    --set quantization.rotation=hadamard --set "model.path=\"$source/tests/golden/bloom8/model\""
 config_case "too little memory" 1 "memory_limit" --set run.memory_limit=1MiB
 
 # --- the model

@@ -78,6 +78,23 @@ perplexity() { awk '$2 == "fptq" && $3 == "perplexity" { print $4; exit }' "$fol
 awk -v a="$(perplexity one)" -v b="$(perplexity cache)" \
     'BEGIN { exit !(a != b && (a - b) ^ 2 < (0.02 * a) ^ 2) }' || fail "kv_cache = int8 changes nothing, or too much"
 
+# The rotated model is the same function, also where the head was tied to the embedding: its weights
+# in 8 bits and activations as they are make next to no difference.
+nearly=(quantization.method=rtn quantization.weight_bits=8 quantization.activation_bits=16
+    quantization.rotation=hadamard "output.checkpoint=$folder/rotated.h5")
+arguments=()
+for setting in "${nearly[@]}"; do arguments+=(--set "$setting"); done
+run "$folder/log" 2 -q "${arguments[@]}"
+evaluate rotated 2 "evaluation.checkpoint=$folder/rotated.h5" 'evaluation.piqa=""' 'evaluation.lambada=""'
+awk '$3 == "kl_divergence" { found = 1; exit !($4 < 0.0005) } END { exit !found }' "$folder/rotated.log" || {
+    cat "$folder/rotated.log"
+    fail "rotated: another function"
+}
+[ "$(h5dump -y -a /rotation "$folder/rotated.h5" | grep -c '"hadamard"')" = 1 ] || fail "rotated: no attribute"
+h5dump -y -w 200 -d /config_json "$folder/rotated.h5" | grep -q '"tie_word_embeddings": false' ||
+    fail "rotated: config_json says that the head is tied"
+h5dump -y -a /rotation "$folder/demo.h5" >"$folder/log" 2>&1 && fail "not rotated: the attribute is there"
+
 # refused PATTERN SET ...
 refused() {
     local pattern=$1 arguments=() status=0

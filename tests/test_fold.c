@@ -1,5 +1,6 @@
 /* Every fold keeps the function: the logits of a random model before and after folding one site's
- * scale, each site alone and all together, differ by at most 1e-5 (relative L2) in f32.
+ * scale, each site alone and all together, differ by at most 1e-5 (relative L2) in f32; so do those
+ * of the model with its residual stream rotated, where it can be, as it is and folded.
  *
  *   test_fold MODEL_FOLDER   (one of every family: tests/golden, and tool_make_model's with
  *                             grouped-query attention, q/k/v biases, head size not hidden/heads) */
@@ -54,45 +55,153 @@ static void load_and_fold(struct stage *stage, int site) {
     const struct config config = {.quantization = {.method = METHOD_FPTQ, .v0 = 15, .v1 = 150}};
     float *maxima = make_maxima(site);
     struct fold_layer fold;
-    const struct fold_basis basis = {.model = &model, .config = &config, .maxima = maxima};
+    enum input_policy policies[SITE_COUNT];
+    for (int s = 0; s < SITE_COUNT; s++)
+        policies[s] = s == site || site == SITE_NONE ? POLICY_EQUALIZED : POLICY_STATIC;
+    /* By range, rotated sites would not be equalized. */
+    const struct fold_basis basis = {.model = &model,
+                                     .config = &config,
+                                     .maxima = maxima,
+                                     .policies = model.rotation ? policies : NULL};
     assert_int_equal(fold_layer_decide(&basis, &fold, NULL), STATUS_OK);
     for (int s = 0; s < SITE_COUNT; s++)
-        assert_int_equal(fold.sites[s].policy,
-                         s == site || site == SITE_NONE ? POLICY_EQUALIZED : POLICY_STATIC);
+        assert_int_equal(fold.sites[s].policy, policies[s]);
     for (int layer = 0; layer < model.shape.layers; layer++)
         assert_int_equal(stage_fold_layer(stage, layer, &fold, NULL), STATUS_OK);
     fold_layer_free(&fold);
     free(maxima);
 }
 
-static void test_each_fold(void **state) {
-    (void)state;
+static float *logits_as_loaded(void) {
     const size_t count = (size_t)(TOKENS * model.shape.vocabulary);
-    float *reference = malloc(count * sizeof *reference), *logits = malloc(count * sizeof *logits);
+    float *logits = malloc(count * sizeof *logits);
     struct stage stage;
     assert_int_equal(stage_load(&model, NULL, &compute, 0, model.shape.layers, CHUNK, TOKENS,
                                 PRECISION_F32, &stage, NULL),
                      STATUS_OK);
-    run(&stage, reference);
+    run(&stage, logits);
     stage_free(&stage);
+    return logits;
+}
+
+/* x is what y is, but not bit for bit: what changes nothing would pass too. */
+static void check_close(const char *what, const float *x, const float *y, size_t count) {
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < count; i++) {
+        difference += pow((double)x[i] - y[i], 2);
+        norm += pow(y[i], 2);
+    }
+    print_message("%s%s: relative L2 error %.2e\n", model.rotation ? "rotated, " : "", what,
+                  sqrt(difference / norm));
+    assert_true(norm > 0 && sqrt(difference / norm) <= 1e-5);
+    assert_true(difference > 0);
+}
+
+static void check_each_fold(const float *reference) {
+    const size_t count = (size_t)(TOKENS * model.shape.vocabulary);
+    float *logits = malloc(count * sizeof *logits);
     for (int site = SITE_NONE; site < SITE_COUNT; site++) {
+        struct stage stage;
         load_and_fold(&stage, site);
         run(&stage, logits);
         stage_free(&stage);
-        double difference = 0, norm = 0;
-        for (size_t i = 0; i < count; i++) {
-            difference += pow((double)logits[i] - reference[i], 2);
-            norm += pow(reference[i], 2);
-        }
-        print_message("%s: relative L2 error %.2e\n",
-                      site == SITE_NONE ? "all sites" : site_name((enum site)site),
-                      sqrt(difference / norm));
-        assert_true(norm > 0 && sqrt(difference / norm) <= 1e-5);
-        /* A fold that does nothing would pass too: the bits must have changed. */
-        assert_true(difference > 0);
+        check_close(site == SITE_NONE ? "all sites" : site_name((enum site)site), logits, reference,
+                    count);
     }
+    free(logits);
+}
+
+static void test_each_fold(void **state) {
+    (void)state;
+    float *reference = logits_as_loaded();
+    check_each_fold(reference);
+    free(reference);
+}
+
+/* The model read as rotated has other weights everywhere, and the same logits. */
+static void test_rotation(void **state) {
+    (void)state;
+    struct rotation rotation;
+    if (!architecture_can_rotate(model.architecture))
+        skip();
+    float *reference = logits_as_loaded();
+    assert_true(rotation_create(&compute, model.shape.hidden, 3, &rotation));
+    model.rotation = &rotation;
+    float *logits = logits_as_loaded();
+    check_close("as it is", logits, reference, (size_t)(TOKENS * model.shape.vocabulary));
+    check_each_fold(reference);
+    model.rotation = NULL;
+    rotation_free(&rotation);
     free(reference);
     free(logits);
+}
+
+/* What an observer saw of a model's sites. */
+struct seen {
+    float *maxima; /* (layers, model_layer_channels) */
+    float *rows;   /* (layers, TOKENS, model_layer_channels) */
+};
+
+static void see_site(void *context, int layer, enum site site, const float *x, int64_t position,
+                     int64_t tokens) {
+    const struct seen *seen = context;
+    const int64_t all = model_layer_channels(&model), channels = model_site_channels(&model, site);
+    for (int64_t t = 0; t < tokens; t++)
+        memcpy(seen->rows + (layer * TOKENS + position + t) * all + model_site_offset(&model, site),
+               x + t * channels, (size_t)channels * sizeof *x);
+}
+
+/* The sites of the model as it is, of the rotated one, or of the former as the latter has them. */
+static struct seen see(const struct rotation *loaded, const struct rotation *observed) {
+    const size_t channels = (size_t)(model.shape.layers * model_layer_channels(&model));
+    const struct seen seen = {calloc(channels, sizeof(float)),
+                              calloc(TOKENS * channels, sizeof(float))};
+    struct stage_observer observer = {seen.maxima, see_site, (void *)&seen};
+    float *hidden = malloc((size_t)(TOKENS * model.shape.hidden) * sizeof *hidden);
+    struct stage stage;
+    model.rotation = loaded;
+    assert_int_equal(stage_load(&model, NULL, &compute, 0, model.shape.layers, CHUNK, TOKENS,
+                                PRECISION_F32, &stage, NULL),
+                     STATUS_OK);
+    assert_int_equal(stage_observe_rotated(&stage, observed, NULL), STATUS_OK);
+    int32_t ids[TOKENS];
+    for (int i = 0; i < TOKENS; i++)
+        ids[i] = (int32_t)((i * 5 + 1) % model.shape.vocabulary);
+    assert_int_equal(stage_embed(&stage, ids, TOKENS, hidden, NULL), STATUS_OK);
+    for (int at = 0; at < TOKENS; at += CHUNK)
+        stage_forward(&stage, hidden + at * model.shape.hidden, at,
+                      TOKENS - at < CHUNK ? TOKENS - at : CHUNK, &observer, NULL);
+    stage_free(&stage);
+    model.rotation = NULL;
+    free(hidden);
+    return seen;
+}
+
+static void test_observed_rotation(void **state) {
+    (void)state;
+    struct rotation rotation;
+    if (!architecture_can_rotate(model.architecture))
+        skip();
+    assert_true(rotation_create(&compute, model.shape.hidden, 3, &rotation));
+    const struct seen plain = see(NULL, NULL), expected = see(&rotation, NULL),
+                      observed = see(NULL, &rotation);
+    const int64_t channels = model_layer_channels(&model);
+    const size_t count = (size_t)(model.shape.layers * channels);
+    check_close("observed maxima", observed.maxima, expected.maxima, count);
+    check_close("observed rows", observed.rows, expected.rows, TOKENS * count);
+    for (int64_t i = 0; i < model.shape.layers * channels; i++) {
+        const int64_t channel = i % channels, first = model_site_offset(&model, SITE_MLP_INPUT);
+        const bool normed =
+            channel < model_site_channels(&model, SITE_ATTENTION_INPUT) ||
+            (channel >= first && channel < first + model_site_channels(&model, SITE_MLP_INPUT));
+        assert_int_equal(observed.maxima[i] == plain.maxima[i], !normed);
+    }
+    const struct seen all[] = {plain, expected, observed};
+    for (int i = 0; i < 3; i++) {
+        free(all[i].maxima);
+        free(all[i].rows);
+    }
+    rotation_free(&rotation);
 }
 
 /* What each setting makes of every site: one policy, a scale or not, a static scale or not. */
@@ -129,6 +238,28 @@ static void test_policies(void **state) {
         }
         fold_layer_free(&fold);
     }
+    free(maxima);
+}
+
+/* By range, a rotated site is static or dynamic, whatever lies between v0 and v1; others as ever.
+ */
+static void test_rotated_policies(void **state) {
+    (void)state;
+    struct rotation rotation;
+    float *maxima = make_maxima(SITE_NONE);
+    const struct config config = {.quantization = {.method = METHOD_FPTQ, .v0 = 15, .v1 = 150}};
+    struct model rotated = model;
+    rotated.rotation = &rotation;
+    const struct fold_basis basis = {.model = &rotated, .config = &config, .maxima = maxima};
+    struct fold_layer fold;
+    assert_true(rotation_create(&compute, model.shape.hidden, 3, &rotation));
+    assert_int_equal(fold_layer_decide(&basis, &fold, NULL), STATUS_OK);
+    for (int site = 0; site < SITE_COUNT; site++)
+        assert_int_equal(fold.sites[site].policy,
+                         site == SITE_ATTENTION_INPUT || site == SITE_MLP_INPUT ? POLICY_DYNAMIC
+                                                                                : POLICY_EQUALIZED);
+    fold_layer_free(&fold);
+    rotation_free(&rotation);
     free(maxima);
 }
 
@@ -180,9 +311,10 @@ int main(int count, char **arguments) {
         return 1;
     compute = (struct compute){kernel_path_best(),
                                team_create(2, stage_scratch_bytes(&model, CHUNK, TOKENS))};
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_fold),
-                                       cmocka_unit_test(test_policies),
-                                       cmocka_unit_test(test_smoothquant)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_each_fold),         cmocka_unit_test(test_rotation),
+        cmocka_unit_test(test_observed_rotation), cmocka_unit_test(test_rotated_policies),
+        cmocka_unit_test(test_policies),          cmocka_unit_test(test_smoothquant)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     team_destroy(compute.team);
     model_close(&model);

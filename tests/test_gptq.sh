@@ -57,8 +57,9 @@ demo=$source/tests/demo/model
 config gptq "$demo" 7 200 'method = "gptq"'
 config ordered "$demo" 7 200 'method = "gptq"' 'act_order = true' 'symmetric = true'
 config fptq "$demo" 7 200 'rounding = "gptq"' 'v0 = 5'
+config rotated "$demo" 7 200 'rounding = "gptq"' 'rotation = "hadamard"'
 config bloom "$source/tests/golden/bloom12/model" 7 60 'rounding = "gptq"' 'policy = "equalized"'
-for name in gptq ordered fptq bloom; do
+for name in gptq ordered fptq rotated bloom; do
     run 1 $name || fail "$name: status $?"
     "$program" verify -q out.h5 >/dev/null
     mv out.h5 $name.h5
@@ -70,9 +71,9 @@ same gptq 8
 ! "$compare" gptq.h5 ordered.h5 >/dev/null || fail "act_order changes nothing"
 ! "$compare" gptq.h5 fptq.h5 >/dev/null || fail "equalization changes nothing"
 
-run 1 fptq run.precision=f32 run.isa=portable || fail "f32: status $?"
+run 1 rotated run.precision=f32 run.isa=portable || fail "f32: status $?"
 mv out.h5 f32.h5
-cp fptq.toml f32.toml
+cp rotated.toml f32.toml
 same f32 2 run.precision=f32
 
 # --- a damping that does not do is raised, and said

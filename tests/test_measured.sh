@@ -20,7 +20,7 @@ all_alike() {
 
 all_alike quantization.static_scale=least-squares calibration.sample_tokens=300
 all_alike quantization.policy=error quantization.static_scale=least-squares
-all_alike quantization.clip=output calibration.sample_tokens=64
+all_alike quantization.clip=output calibration.sample_tokens=64 quantization.rotation=hadamard
 # More tokens than there are: all of them.
 all_alike quantization.static_scale=least-squares calibration.sample_tokens=60000 calibration.samples=4
 echo "$checked checkpoints equal"

@@ -26,6 +26,7 @@ chunk_tokens = 64
 [quantization]
 group_size = 64
 static_scale = "least-squares"
+rotation = "hadamard"
 [output]
 checkpoint = "out.h5"
 compression = "zstd"

@@ -85,8 +85,9 @@ run other 3 "${decoded[@]}" run.memory_limit=320MiB
 if grep -e "do not all fit" -e "cannot share" "$folder/log"; then exit 1; fi
 "$compare" "$folder/resident.h5" "$folder/other.h5"
 rm "$folder/other.h5"
-# What else is taken as activations pass: Hessians, samples.
-methods=("model.path=\"$source/tests/demo/model\"" quantization.rounding=gptq quantization.policy=error)
+# What else is taken as activations pass: Hessians, samples, both of the rotated model.
+methods=("model.path=\"$source/tests/demo/model\"" quantization.rounding=gptq quantization.policy=error
+  quantization.rotation=hadamard)
 run resident 1 "${methods[@]}"
 rm -r "$folder/model"
 mkdir "$folder/model"

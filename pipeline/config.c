@@ -1,28 +1,16 @@
-#include "pipeline/config.h"
+#include "pipeline/config_internal.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "pipeline/method.h"
 #include "pipeline/toml_reader.h"
 
 #define RANDOM_TOKENS "random-tokens"
 
-/* Where a value comes from, for messages and for relative paths. */
-struct origin {
-    const char *name; /* the configuration file's; NULL for an override */
-    const char *text; /* an override's own text */
-    int line;
-    int folder_length; /* of the part of `name` up to its last '/', with it */
-};
-
-static enum status fault(const struct origin *origin, struct error *error, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static enum status fault(const struct origin *origin, struct error *error, const char *format,
-                         ...) {
+enum status config_fault(const struct config_origin *origin, struct error *error,
+                         const char *format, ...) {
     char message[sizeof error->message];
     va_list arguments;
     va_start(arguments, format);
@@ -98,7 +86,7 @@ static bool section_known(const char *section) {
     return false;
 }
 
-static const struct config_key *find_key(const char *section, const char *name) {
+const struct config_key *config_find_key(const char *section, const char *name) {
     for (int i = 0; i < config_key_count(); i++) {
         const struct config_key *key = config_key_at(i);
         if (strcmp(key->section, section) == 0 && strcmp(key->key, name) == 0)
@@ -107,40 +95,40 @@ static const struct config_key *find_key(const char *section, const char *name) 
     return NULL;
 }
 
-static enum status check_section(const char *section, const struct origin *origin,
+static enum status check_section(const char *section, const struct config_origin *origin,
                                  struct error *error) {
     if (section_known(section))
         return STATUS_OK;
-    return fault(origin, error, "there is no section [%s]; did you mean [%s]?", section,
-                 nearest_section(section));
+    return config_fault(origin, error, "there is no section [%s]; did you mean [%s]?", section,
+                        nearest_section(section));
 }
 
-static enum status unknown_key(const char *section, const char *name, const struct origin *origin,
-                               struct error *error) {
+static enum status unknown_key(const char *section, const char *name,
+                               const struct config_origin *origin, struct error *error) {
     for (int i = 0; i < config_key_count(); i++)
         if (strcmp(config_key_at(i)->key, name) == 0)
-            return fault(origin, error, "\"%s\" is a key of [%s], not of [%s]", name,
-                         config_key_at(i)->section, section);
-    return fault(origin, error, "[%s] has no key \"%s\"; did you mean \"%s\"?", section, name,
-                 nearest_key(section, name));
+            return config_fault(origin, error, "\"%s\" is a key of [%s], not of [%s]", name,
+                                config_key_at(i)->section, section);
+    return config_fault(origin, error, "[%s] has no key \"%s\"; did you mean \"%s\"?", section,
+                        name, nearest_key(section, name));
 }
 
 /* ---- Setting one key ---- */
 
-static enum status wrong_type(const struct config_key *key, const struct origin *origin,
+static enum status wrong_type(const struct config_key *key, const struct config_origin *origin,
                               struct error *error) {
     char values[300];
     config_key_values(key, values, sizeof values);
-    return fault(origin, error, "%s.%s must be %s", key->section, key->key, values);
+    return config_fault(origin, error, "%s.%s must be %s", key->section, key->key, values);
 }
 
 static enum status set_integer(const struct config_key *key, int64_t value, void *field,
-                               const struct origin *origin, struct error *error) {
+                               const struct config_origin *origin, struct error *error) {
     if ((double)value < key->minimum || (double)value > key->maximum) {
         char values[300];
         config_key_values(key, values, sizeof values);
-        return fault(origin, error, "%s.%s is %lld, but must be %s", key->section, key->key,
-                     (long long)value, values);
+        return config_fault(origin, error, "%s.%s is %lld, but must be %s", key->section, key->key,
+                            (long long)value, values);
     }
     if (key->size == sizeof(int))
         *(int *)field = (int)value;
@@ -150,31 +138,31 @@ static enum status set_integer(const struct config_key *key, int64_t value, void
 }
 
 static enum status set_float(const struct config_key *key, double value, float *field,
-                             const struct origin *origin, struct error *error) {
+                             const struct config_origin *origin, struct error *error) {
     if (!(value >= key->minimum && value <= key->maximum)) {
         char values[300];
         config_key_values(key, values, sizeof values);
-        return fault(origin, error, "%s.%s is %g, but must be %s", key->section, key->key, value,
-                     values);
+        return config_fault(origin, error, "%s.%s is %g, but must be %s", key->section, key->key,
+                            value, values);
     }
     *field = (float)value;
     return STATUS_OK;
 }
 
 static enum status set_choice(const struct config_key *key, const char *word, void *field,
-                              const struct origin *origin, struct error *error) {
+                              const struct config_origin *origin, struct error *error) {
     int index = 0;
     while (key->choices[index] && strcmp(key->choices[index], word) != 0)
         index++;
     if (!key->choices[index]) {
         char values[300];
         config_key_values(key, values, sizeof values);
-        return fault(origin, error, "%s.%s is \"%s\", but must be one of %s", key->section,
-                     key->key, word, values);
+        return config_fault(origin, error, "%s.%s is \"%s\", but must be one of %s", key->section,
+                            key->key, word, values);
     }
     if (key->not_available >> index & 1u)
-        return fault(origin, error, "%s.%s = \"%s\" is not available in this version", key->section,
-                     key->key, word);
+        return config_fault(origin, error, "%s.%s = \"%s\" is not available in this version",
+                            key->section, key->key, word);
     if (key->type == CONFIG_WORD)
         snprintf(field, key->size, "%s", index == 0 ? "" : word);
     else
@@ -196,7 +184,7 @@ static const struct unit second_units[] = {{"s", 1},    {"m", 60},    {"min", 60
                                            {"h", 3600}, {"d", 86400}, {NULL, 0}};
 
 static enum status set_quantity(const struct config_key *key, const char *text, void *field,
-                                const struct origin *origin, struct error *error) {
+                                const struct config_origin *origin, struct error *error) {
     const struct unit *units = key->type == CONFIG_BYTES ? byte_units : second_units;
     char *end;
     const double number = strtod(text, &end);
@@ -213,7 +201,7 @@ static enum status set_quantity(const struct config_key *key, const char *text, 
 }
 
 /* A path of the configuration file is relative to the file's folder. NULL when memory runs out. */
-static char *resolve(const char *path, const struct origin *origin) {
+static char *resolve(const char *path, const struct config_origin *origin) {
     char *resolved = NULL;
     const int folder_length = path[0] == '/' || !origin->name ? 0 : origin->folder_length;
     if (asprintf(&resolved, "%.*s%s", folder_length, folder_length > 0 ? origin->name : "", path) <
@@ -223,9 +211,9 @@ static char *resolve(const char *path, const struct origin *origin) {
 }
 
 static enum status set_file(const struct config_key *key, const char *path, char **field,
-                            const struct origin *origin, struct error *error) {
+                            const struct config_origin *origin, struct error *error) {
     if (path[0] == '\0')
-        return fault(origin, error, "%s.%s is empty", key->section, key->key);
+        return config_fault(origin, error, "%s.%s is empty", key->section, key->key);
     free(*field);
     *field = strdup(path);
     return *field ? STATUS_OK : out_of_memory(error);
@@ -233,10 +221,10 @@ static enum status set_file(const struct config_key *key, const char *path, char
 
 /* An empty text takes back a path that was set before. */
 static enum status set_input(const struct config_key *key, const char *path, char **field,
-                             const struct origin *origin, struct error *error) {
+                             const struct config_origin *origin, struct error *error) {
     if (key->not_available)
-        return fault(origin, error, "%s.%s is not available in this version", key->section,
-                     key->key);
+        return config_fault(origin, error, "%s.%s is not available in this version", key->section,
+                            key->key);
     free(*field);
     *field = NULL;
     if (path[0] == '\0')
@@ -246,7 +234,7 @@ static enum status set_input(const struct config_key *key, const char *path, cha
 }
 
 static enum status set_model(const struct config_key *key, const char *path,
-                             struct config_model *model, const struct origin *origin,
+                             struct config_model *model, const struct config_origin *origin,
                              struct error *error) {
     const enum status status = set_file(key, path, &model->written, origin, error);
     if (status != STATUS_OK)
@@ -269,11 +257,11 @@ static void data_free(struct config_calibration *calibration) {
 }
 
 static enum status set_data(const struct config_key *key, char *const *paths, int count,
-                            struct config_calibration *calibration, const struct origin *origin,
-                            struct error *error) {
+                            struct config_calibration *calibration,
+                            const struct config_origin *origin, struct error *error) {
     data_free(calibration);
     if (count == 0)
-        return fault(origin, error, "%s.%s is an empty list", key->section, key->key);
+        return config_fault(origin, error, "%s.%s is an empty list", key->section, key->key);
     if (count == 1 && strcmp(paths[0], RANDOM_TOKENS) == 0) {
         calibration->random_tokens = true;
         return STATUS_OK;
@@ -284,7 +272,8 @@ static enum status set_data(const struct config_key *key, char *const *paths, in
         return out_of_memory(error);
     for (int i = 0; i < count; i++) {
         if (paths[i][0] == '\0')
-            return fault(origin, error, "%s.%s has an empty path in it", key->section, key->key);
+            return config_fault(origin, error, "%s.%s has an empty path in it", key->section,
+                                key->key);
         calibration->data[i] = resolve(paths[i], origin);
         calibration->written[i] = strdup(paths[i]);
         calibration->data_count = i + 1;
@@ -295,7 +284,7 @@ static enum status set_data(const struct config_key *key, char *const *paths, in
 }
 
 static enum status set_value(struct config *config, const struct config_key *key,
-                             const struct toml_value *value, const struct origin *origin,
+                             const struct toml_value *value, const struct config_origin *origin,
                              struct error *error) {
     void *field = (char *)config + key->offset;
     const bool is_string = value->kind == TOML_STRING;
@@ -350,20 +339,20 @@ static enum status set_value(struct config *config, const struct config_key *key
 /* ---- Layers: defaults, then the file, then overrides ---- */
 
 static enum status set_from_list(struct config *config, const struct toml_list *list,
-                                 struct origin *origin, struct error *error) {
+                                 struct config_origin *origin, struct error *error) {
     enum status status = STATUS_OK;
     for (int i = 0; i < list->count && status == STATUS_OK; i++) {
         const struct toml_value *value = &list->values[i];
         if (origin->name)
             origin->line = value->line;
         if (value->section[0] == '\0') {
-            status = fault(origin, error, "\"%s\" stands before any [section]", value->key);
+            status = config_fault(origin, error, "\"%s\" stands before any [section]", value->key);
             continue;
         }
         status = check_section(value->section, origin, error);
         if (status != STATUS_OK || value->kind == TOML_SECTION)
             continue;
-        const struct config_key *key = find_key(value->section, value->key);
+        const struct config_key *key = config_find_key(value->section, value->key);
         status = key ? set_value(config, key, value, origin, error)
                      : unknown_key(value->section, value->key, origin, error);
     }
@@ -371,12 +360,12 @@ static enum status set_from_list(struct config *config, const struct toml_list *
 }
 
 static enum status set_from_text(struct config *config, const char *text, size_t length,
-                                 struct origin *origin, struct error *error) {
+                                 struct config_origin *origin, struct error *error) {
     struct toml_list list;
     const enum status status = toml_read(text, length, &list, &origin->line, error);
     if (status != STATUS_OK) {
         const struct error inner = *error;
-        return status == STATUS_INPUT ? fault(origin, error, "%s", inner.message) : status;
+        return status == STATUS_INPUT ? config_fault(origin, error, "%s", inner.message) : status;
     }
     const enum status set = set_from_list(config, &list, origin, error);
     toml_free(&list);
@@ -392,7 +381,7 @@ static enum status set_defaults(struct config *config, struct error *error) {
         char text[200];
         const int length =
             snprintf(text, sizeof text, "%s.%s = %s", key->section, key->key, key->default_text);
-        struct origin origin = {.name = "default"};
+        struct config_origin origin = {.name = "default"};
         status = set_from_text(config, text, (size_t)length, &origin, error);
     }
     return status;
@@ -404,18 +393,18 @@ static bool bare_word(const char *value) {
 }
 
 static enum status set_override(struct config *config, const char *override, struct error *error) {
-    struct origin origin = {.text = override};
+    struct config_origin origin = {.text = override};
     const char *dot = strchr(override, '.');
     const char *equals = strchr(override, '=');
     if (!dot || !equals || dot > equals || dot == override || equals == dot + 1)
-        return fault(&origin, error, "must look like section.key=value");
+        return config_fault(&origin, error, "must look like section.key=value");
     char section[NAME_LENGTH + 1], name[NAME_LENGTH + 1];
     snprintf(section, sizeof section, "%.*s", (int)(dot - override), override);
     snprintf(name, sizeof name, "%.*s", (int)(equals - dot - 1), dot + 1);
     enum status status = check_section(section, &origin, error);
     if (status != STATUS_OK)
         return status;
-    const struct config_key *key = find_key(section, name);
+    const struct config_key *key = config_find_key(section, name);
     if (!key)
         return unknown_key(section, name, &origin, error);
 
@@ -437,92 +426,7 @@ static enum status set_override(struct config *config, const char *override, str
     return status;
 }
 
-/* What no single key shows. */
-static enum status check_model(const struct config *config, const struct origin *origin,
-                               struct error *error) {
-    if (config->model.path)
-        return STATUS_OK;
-    return fault(origin, error, "the key path of [model] is missing: %s",
-                 find_key("model", "path")->help);
-}
-
-static enum status check_method(const struct config_quantization *quantization,
-                                const struct origin *origin, struct error *error) {
-    const struct method *method = method_of(quantization);
-    const struct config_key *policy = find_key("quantization", "policy");
-    const int weight_bits = method_weight_bits(quantization);
-    const int activation_bits = method_activation_bits(quantization);
-    if (weight_bits != 4 && weight_bits != 8)
-        return fault(origin, error, "quantization.weight_bits is %d, but must be 4, 8 or 0",
-                     weight_bits);
-    if (weight_bits != 4 && method_rounding(quantization) == ROUNDING_GPTQ)
-        return fault(origin, error,
-                     "quantization.weight_bits is %d, but GPTQ's rounding is for 4 bits",
-                     weight_bits);
-    if (weight_bits == 8 && quantization->clip != CLIP_NONE)
-        return fault(origin, error, "quantization.clip = \"%s\" is for 4-bit weights",
-                     find_key("quantization", "clip")->choices[quantization->clip]);
-    if (activation_bits != 8 && activation_bits != 16)
-        return fault(origin, error, "quantization.activation_bits is %d, but must be 8, 16 or 0",
-                     activation_bits);
-    if (quantization->policy == POLICY_BY_ERROR && activation_bits == 16)
-        return fault(origin, error,
-                     "quantization.policy = \"error\" chooses how activations are quantized, but "
-                     "activation_bits is 16");
-    if (method->policies >> quantization->policy & 1u)
-        return STATUS_OK;
-    struct config_key taken = *policy;
-    char words[200];
-    taken.not_available = ~(unsigned long)method->policies;
-    config_key_values(&taken, words, sizeof words);
-    return fault(origin, error,
-                 "quantization.policy = \"%s\" is not for method = \"%s\", which takes %s",
-                 policy->choices[quantization->policy],
-                 find_key("quantization", "method")->choices[quantization->method], words);
-}
-
-static enum status check_quantization(const struct config *config, const struct origin *origin,
-                                      struct error *error) {
-    const struct config_quantization *quantization = &config->quantization;
-    const struct config_calibration *calibration = &config->calibration;
-    if (!config->output.checkpoint)
-        return fault(origin, error, "the key checkpoint of [output] is missing: %s",
-                     find_key("output", "checkpoint")->help);
-    if (!calibration->random_tokens && !calibration->data)
-        return fault(origin, error, "the key data of [calibration] is missing: %s",
-                     find_key("calibration", "data")->help);
-    if (quantization->v0 > quantization->v1)
-        return fault(origin, error, "quantization.v0 (%g) is above quantization.v1 (%g)",
-                     (double)quantization->v0, (double)quantization->v1);
-    return check_method(quantization, origin, error);
-}
-
-static enum status check_evaluation(const struct config *config, const struct origin *origin,
-                                    struct error *error) {
-    const struct config_evaluation *evaluation = &config->evaluation;
-    bool some = false;
-    for (int set = 0; set < EVALUATION_SET_COUNT; set++)
-        some |= evaluation->sets[set] != NULL;
-    if (!some)
-        return fault(origin, error,
-                     "[evaluation] names no set: give wikitext2 = \"FILE\" or "
-                     "another (--help lists them)");
-    if (!evaluation->full_precision && !evaluation->checkpoint)
-        return fault(origin, error,
-                     "evaluation.full_precision is false, and there is no evaluation.checkpoint: "
-                     "nothing to evaluate");
-    if (evaluation->kv_cache == CACHE_INT8 && !evaluation->checkpoint)
-        return fault(origin, error,
-                     "evaluation.kv_cache is \"int8\", which is for a checkpoint, and there is no "
-                     "evaluation.checkpoint");
-    if (evaluation->sequence_length == 1)
-        return fault(origin, error,
-                     "evaluation.sequence_length is 1: a window of one token "
-                     "predicts nothing");
-    return STATUS_OK;
-}
-
-typedef enum status check_config(const struct config *config, const struct origin *origin,
+typedef enum status check_config(const struct config *config, const struct config_origin *origin,
                                  struct error *error);
 
 static enum status parse(struct config *config, const char *text, size_t length, const char *name,
@@ -530,15 +434,16 @@ static enum status parse(struct config *config, const char *text, size_t length,
                          struct error *error) {
     *config = (struct config){0};
     const char *slash = strrchr(name, '/');
-    struct origin origin = {.name = name, .folder_length = slash ? (int)(slash + 1 - name) : 0};
+    struct config_origin origin = {.name = name,
+                                   .folder_length = slash ? (int)(slash + 1 - name) : 0};
     enum status status = set_defaults(config, error);
     if (status == STATUS_OK)
         status = set_from_text(config, text, length, &origin, error);
     for (int i = 0; i < override_count && status == STATUS_OK; i++)
         status = set_override(config, overrides[i], error);
-    const struct origin whole = {.name = name};
+    const struct config_origin whole = {.name = name};
     if (status == STATUS_OK)
-        status = check_model(config, &whole, error);
+        status = config_check_model(config, &whole, error);
     if (status == STATUS_OK)
         status = check(config, &whole, error);
     if (status != STATUS_OK)
@@ -548,46 +453,36 @@ static enum status parse(struct config *config, const char *text, size_t length,
 
 enum status config_parse(struct config *config, const char *text, size_t length, const char *name,
                          const char *const *overrides, int override_count, struct error *error) {
-    return parse(config, text, length, name, overrides, override_count, check_quantization, error);
+    return parse(config, text, length, name, overrides, override_count, config_check_quantization,
+                 error);
 }
 
 enum status config_parse_evaluation(struct config *config, const char *text, size_t length,
                                     const char *name, const char *const *overrides,
                                     int override_count, struct error *error) {
-    return parse(config, text, length, name, overrides, override_count, check_evaluation, error);
+    return parse(config, text, length, name, overrides, override_count, config_check_evaluation,
+                 error);
+}
+
+static enum status check_nothing(const struct config *config, const struct config_origin *origin,
+                                 struct error *error) {
+    (void)config, (void)origin, (void)error;
+    return STATUS_OK;
+}
+
+enum status config_parse_content(struct config *config, const char *text, size_t length,
+                                 const char *name, struct error *error) {
+    return parse(config, text, length, name, NULL, 0, check_nothing, error);
 }
 
 void config_free(struct config *config) {
     free(config->model.path);
     free(config->model.written);
     data_free(&config->calibration);
+    free(config->calibration.ranges);
     free(config->output.checkpoint);
     for (int set = 0; set < EVALUATION_SET_COUNT; set++)
         free(config->evaluation.sets[set]);
     free(config->evaluation.checkpoint);
     *config = (struct config){0};
-}
-
-const char *config_method_name(const struct config *config) {
-    return find_key("quantization", "method")->choices[config->quantization.method];
-}
-
-const char *config_rotation_name(const struct config *config) {
-    return find_key("quantization", "rotation")->choices[config->quantization.rotation];
-}
-
-bool config_needs_sample(const struct config *config) {
-    return config->quantization.policy == POLICY_BY_ERROR ||
-           config->quantization.clip == CLIP_OUTPUT ||
-           config->quantization.static_scale == STATIC_SCALE_LEAST_SQUARES;
-}
-
-struct quantize_format config_weight_format(const struct config *config) {
-    const struct config_quantization *quantization = &config->quantization;
-    const int bits = method_weight_bits(quantization);
-    return (struct quantize_format){.group_size = bits == 8 ? 0 : quantization->group_size,
-                                    .symmetric = bits == 8 || quantization->symmetric,
-                                    .range = quantization->range,
-                                    .scale_type = quantization->scale_type,
-                                    .bits = bits};
 }

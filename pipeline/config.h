@@ -48,6 +48,7 @@ struct config_calibration {
     int64_t chunk_tokens;    /* tokens in a microbatch; does not change any result */
     uint64_t seed;
     int64_t sample_tokens; /* rows of each site that are kept, where something needs them */
+    char *ranges;          /* a checkpoint whose ranges are taken (saved_ranges.h); or NULL */
 };
 
 struct config_quantization {
@@ -123,6 +124,9 @@ enum status config_parse(struct config *config, const char *text, size_t length,
 enum status config_parse_evaluation(struct config *config, const char *text, size_t length,
                                     const char *name, const char *const *overrides,
                                     int override_count, struct error *error);
+/* A text of config_canonical_text, whose paths stay as they are written there. */
+enum status config_parse_content(struct config *config, const char *text, size_t length,
+                                 const char *name, struct error *error);
 void config_free(struct config *config);
 
 /* TOML text of what decides the checkpoint's content (for its dataset /config_toml): model,

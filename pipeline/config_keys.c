@@ -43,6 +43,8 @@ static const struct config_key keys[] = {
     {"calibration", "sample_tokens", CONFIG_INTEGER, FIELD(calibration.sample_tokens), "512", 1,
      65536, .decides_content = true,
      .help = "tokens whose activations are kept, for what is decided by measuring"},
+    {"calibration", "ranges", CONFIG_INPUT, FIELD(calibration.ranges),
+     .help = "a checkpoint of the model whose ranges are taken: no text is needed, nor calibrated"},
 
     {"quantization", "method", CONFIG_CHOICE, FIELD(quantization.method), "\"fptq\"",
      .choices = method_words, .decides_content = true,

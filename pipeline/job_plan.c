@@ -53,6 +53,9 @@ static enum status make(struct planning *planning, struct error *error) {
     const int asked = (config->run.stages ? config->run.stages : 1) *
                       (config->run.replicas ? config->run.replicas : 1);
     int ranks = asked > mesh->size ? asked : mesh->size, hosts = mesh->hosts;
+    if (planning->options->simulate && config->calibration.ranges)
+        return error_set(error, STATUS_INPUT,
+                         "--simulate plays the calibration, which calibration.ranges leaves out");
     if (planning->options->simulate) {
         const int each = (mesh->size + mesh->hosts - 1) / mesh->hosts;
         ranks = planning->options->simulate;

@@ -19,6 +19,7 @@
 #include "pipeline/quantize_layer.h"
 #include "pipeline/results.h"
 #include "pipeline/resume.h"
+#include "pipeline/saved_ranges.h"
 #include "pipeline/site_sample.h"
 #include "pipeline/stop.h"
 
@@ -31,6 +32,7 @@ struct job {
     struct model rotated; /* a view of the model: what is quantized and stored, rotated or not */
     struct stage stage;
     struct host_share share;
+    struct saved_ranges saved; /* with calibration.ranges, in the place of the windows */
     struct sample_windows windows;
     float *maxima; /* (layers of the stage, model_layer_channels) */
     struct site_sample sample;
@@ -57,6 +59,19 @@ static enum status make_rotation(struct job *job, struct error *error) {
                            (long long)width);
 }
 
+/* The ranges' checkpoint says what this run counts as: its settings and its text. */
+static enum status take_settings(struct job *job, struct error *error) {
+    const enum status status =
+        saved_ranges_open(&job->launch.mesh, &job->model, job->config, &job->saved, error);
+    if (status)
+        return status;
+    job->config = &job->saved.config;
+    job->windows = job->saved.windows;
+    snprintf(job->tokenizer_digest, sizeof job->tokenizer_digest, "%s",
+             job->saved.tokenizer_digest);
+    return STATUS_OK;
+}
+
 static enum status open_model(struct job *job, struct error *error) {
     struct timing_mark since = timing_mark();
     struct launch *launch = &job->launch;
@@ -64,6 +79,8 @@ static enum status open_model(struct job *job, struct error *error) {
         mesh_agree(&launch->mesh, model_open(job->config->model.path, &job->model, error), error);
     if (!status)
         status = launch_agree_path(launch, job->config, error);
+    if (!status && job->config->calibration.ranges)
+        status = take_settings(job, error);
     if (!status)
         status = launch_plan(launch, &job->model, job->config, NULL, 0,
                              config_needs_sample(job->config) ? w4a8_scratch_bytes() : 0, error);
@@ -115,6 +132,8 @@ static enum status take_samples(struct job *job, struct error *error) {
     const struct config_calibration *calibration = &job->config->calibration;
     struct timing_mark since = timing_mark();
     enum status status = STATUS_OK;
+    if (calibration->ranges)
+        return STATUS_OK;
     if (job->launch.mesh.rank == 0)
         status = calibration->random_tokens
                      ? sample_random_tokens(calibration->samples, calibration->sequence_length,
@@ -174,6 +193,9 @@ static enum status take_up(struct job *job, struct error *error) {
     if (!status && needs_hessians(job))
         status = hessians_create(&job->hessians, &job->model, &job->launch.compute, job->config,
                                  job->launch.layer_begin, job->launch.layer_end, error);
+    if (!status && job->config->calibration.ranges)
+        status = saved_ranges_read(&job->saved, job->launch.layer_begin, job->launch.layer_end,
+                                   job->maxima, error);
     status = mesh_agree(&job->launch.mesh, status, error);
     const struct resume_run run = {
         .mesh = &job->launch.mesh,
@@ -181,6 +203,7 @@ static enum status take_up(struct job *job, struct error *error) {
         .model = &job->model,
         .path = job->launch.compute.path,
         .windows = &job->windows,
+        .ranges = job->config->calibration.ranges ? job->saved.digest : NULL,
         .layer_begin = job->launch.layer_begin,
         .layer_end = job->launch.layer_end,
         .sample = &job->sample,
@@ -350,6 +373,7 @@ enum status job_quantize(const struct config *config, const struct options *opti
     results_free(&job.results);
     resume_close(&job.resume);
     sample_free(&job.windows);
+    saved_ranges_close(&job.saved);
     free(job.maxima);
     site_sample_free(&job.sample);
     hessians_free(&job.hessians);

@@ -135,13 +135,16 @@ static struct plan_costs find_costs(const struct model *model, const struct conf
     const int64_t rotation = needs->quantizes && config->quantization.rotation != ROTATION_NONE
                                  ? (tokens + 32 * plan->threads) * shape->hidden * 4
                                  : 0;
+    const bool streams = needs->models > 0;
     const bool by_gptq =
         needs->quantizes && method_rounding(&config->quantization) == ROUNDING_GPTQ;
     return (struct plan_costs){
         .quantizes = needs->quantizes,
+        .streams = streams,
         .layers = shape->layers,
         .layer_weights = model_layer_weights(model),
-        .layer_bytes = plan_layer_bytes(model, 0, config->run.precision) + needs->layer_bytes,
+        .layer_bytes =
+            streams ? plan_layer_bytes(model, 0, config->run.precision) + needs->layer_bytes : 0,
         .layer_cache = needs->models * (int64_t)attention_cache_bytes(&attention),
         .layer_kept = model_layer_channels(model) * 4 + site_sample_bytes(model, config, 1),
         .layer_hessians = by_gptq ? hessians_bytes(model, config, 1) : 0,
@@ -153,9 +156,10 @@ static struct plan_costs find_costs(const struct model *model, const struct conf
         .chunks = chunks,
         .window_hidden = needs->models * chunks * tokens * shape->hidden * 4,
         .token_hidden = shape->hidden * 4,
-        .token_linear_flops = plan_layer_flops(model),
-        .token_attention_flops = plan_attention_flops(model, plan->sequence_length / 2),
-        .token_elementwise_bytes = plan_elementwise_bytes(model),
+        .token_linear_flops = streams ? plan_layer_flops(model) : 0,
+        .token_attention_flops =
+            streams ? plan_attention_flops(model, plan->sequence_length / 2) : 0,
+        .token_elementwise_bytes = streams ? plan_elementwise_bytes(model) : 0,
     };
 }
 
@@ -232,8 +236,9 @@ void plan_estimate_time(const struct plan_costs *costs, const struct plan_rates 
         plan->seconds_load = load;
         plan->seconds_calibrate = (double)(plan->microbatches + plan->stages - 1) * microbatch;
     }
-    plan->idle_share = 1.0 - tokens * token * costs->layers /
-                                 (plan->seconds_calibrate * plan->stages * plan->replicas);
+    const double busy = tokens * token * costs->layers;
+    plan->idle_share =
+        busy > 0 ? 1.0 - busy / (plan->seconds_calibrate * plan->stages * plan->replicas) : 0;
     plan->seconds_quantize =
         (double)(most * costs->layer_weights) / plan->replicas *
         (1 / (rates->quantize_weights * plan->threads) + 1 / rates->write_weights);
@@ -280,8 +285,8 @@ static bool try_mesh(const struct plan_costs *costs, const struct config *config
         return plan_choose_waves(costs, config, rates, plan);
     plan_estimate_time(costs, rates, plan);
     plan_estimate_memory(costs, plan);
-    return plan_fits(plan) &&
-           (!config->run.layers_held || config->run.layers_held >= plan->layers_held);
+    return plan_fits(plan) && (!costs->streams || !config->run.layers_held ||
+                               config->run.layers_held >= plan->layers_held);
 }
 
 /* What goes from rank to rank in one message, `tokens` rows as wide as `columns`, counts as an int
@@ -307,12 +312,18 @@ static enum status check_messages(const struct model *model, const struct config
     return status;
 }
 
-static enum status check_work(const struct model *model, const struct config *config, int ranks,
-                              struct error *error) {
+/* The windows that replicas share. Where none pass they share the linears, and any number will do.
+ */
+static int64_t work_samples(const struct config *config, const struct plan_needs *needs) {
+    return needs->models ? config->calibration.samples : INT32_MAX;
+}
+
+static enum status check_work(const struct model *model, const struct config *config,
+                              const struct plan_needs *needs, int ranks, struct error *error) {
     const int layers = model->shape.layers;
     const int stages = config->run.stages, replicas = config->run.replicas;
-    const int64_t samples = config->calibration.samples;
-    if (config->calibration.sequence_length > model->shape.max_positions)
+    const int64_t samples = work_samples(config, needs);
+    if (needs->models && config->calibration.sequence_length > model->shape.max_positions)
         return error_set(error, STATUS_INPUT,
                          "calibration.sequence_length is %lld, but the model has %lld positions",
                          (long long)config->calibration.sequence_length,
@@ -360,9 +371,10 @@ struct plan_rates plan_rates_for_weights(const struct model *model, const struct
 }
 
 /* Replicas that go with a number of stages: all ranks, but no more than samples. */
-static int replicas_for(const struct config *config, int ranks, int stages) {
+static int replicas_for(const struct config *config, const struct plan_needs *needs, int ranks,
+                        int stages) {
     const int replicas = config->run.replicas ? config->run.replicas : ranks / stages;
-    const int64_t samples = config->calibration.samples;
+    const int64_t samples = work_samples(config, needs);
     return replicas < samples ? replicas : (int)samples;
 }
 
@@ -378,6 +390,7 @@ struct candidates {
 struct search {
     const struct model *model;
     const struct config *config;
+    const struct plan_needs *needs;
     const struct plan_costs *costs;
     const struct plan_rates *rates;
     struct candidates candidates;
@@ -398,7 +411,7 @@ static bool find_plan(struct search *search, bool waves, struct plan *trial, str
     for (int pass = 0; pass < 2; pass++)
         for (int stages = 1; stages <= search->model->shape.layers && stages <= trial->ranks;
              stages++) {
-            const int replicas = replicas_for(config, trial->ranks, stages);
+            const int replicas = replicas_for(config, search->needs, trial->ranks, stages);
             if ((config->run.stages && stages != config->run.stages) ||
                 stages * replicas > trial->ranks)
                 continue;
@@ -418,10 +431,12 @@ static bool find_plan(struct search *search, bool waves, struct plan *trial, str
 enum status plan_make(const struct model *model, const struct config *config, int ranks, int hosts,
                       int threads, int64_t host_memory, const struct plan_rates *rates,
                       const struct plan_needs *needs, struct plan *plan, struct error *error) {
-    static const struct plan_needs one_model = {.models = 1, .quantizes = true};
+    static const struct plan_needs one_model = {.models = 1, .quantizes = true},
+                                   quantization_alone = {.quantizes = true};
     const struct config_calibration *calibration = &config->calibration;
-    needs = needs ? needs : &one_model;
-    enum status status = check_work(model, config, ranks, error);
+    if (!needs)
+        needs = config->calibration.ranges ? &quantization_alone : &one_model;
+    enum status status = check_work(model, config, needs, ranks, error);
     if (!status && needs->quantizes)
         status = check_rotation(model, config, error);
     if (status)
@@ -430,7 +445,7 @@ enum status plan_make(const struct model *model, const struct config *config, in
         .ranks = ranks,
         .hosts = hosts,
         .threads = threads,
-        .samples = calibration->samples,
+        .samples = needs->models ? calibration->samples : 0,
         .sequence_length = calibration->sequence_length,
         .chunk_tokens = calibration->chunk_tokens < calibration->sequence_length
                             ? calibration->chunk_tokens
@@ -440,8 +455,9 @@ enum status plan_make(const struct model *model, const struct config *config, in
     };
     const struct plan_rates adjusted = plan_rates_for_weights(model, config, rates);
     const struct plan_costs costs = find_costs(model, config, needs, &trial);
-    struct search search = {model, config, &costs, &adjusted, {INFINITY, INT64_MAX}};
-    if (find_plan(&search, false, &trial, plan) || find_plan(&search, true, &trial, plan))
+    struct search search = {model, config, needs, &costs, &adjusted, {INFINITY, INT64_MAX}};
+    if (find_plan(&search, false, &trial, plan) ||
+        (costs.streams && find_plan(&search, true, &trial, plan)))
         return STATUS_OK;
     char need[32], have[32];
     memory_text(search.candidates.least_memory, need, sizeof need);
@@ -451,5 +467,6 @@ enum status plan_make(const struct model *model, const struct config *config, in
                      "(run.memory_limit): use "
                      "more hosts, or fewer ranks on each",
                      ranks, hosts, need,
-                     costs.quantizes ? ", with one layer in memory at a time" : "", have);
+                     costs.quantizes && costs.streams ? ", with one layer in memory at a time" : "",
+                     have);
 }

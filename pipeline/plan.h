@@ -59,7 +59,8 @@ struct plan {
 
 /* What a job needs beside one model in full precision. */
 struct plan_needs {
-    int models;          /* that pass together: each has its keys and values and its work space */
+    int models;          /* that pass together: each has its keys and values and its work space;
+                            0: none, nothing is calibrated */
     int64_t layer_bytes; /* of weights: how much more a layer takes, or how much less */
     bool quantizes;      /* calibrates and quantizes: Hessians where GPTQ needs them */
 };
@@ -75,7 +76,8 @@ struct plan_rates plan_rates_typical(enum kernel_path path);
  * least memory; or take what the configuration forces. Where no choice has all layers in memory,
  * the stages work in waves. STATUS_INPUT with the reason where nothing works:
  * more ranks than work, forced values that do not fit, too little memory, a sequence longer than
- * the model's positions. needs: NULL for one model in full precision, that is quantized. */
+ * the model's positions. needs: NULL for one model in full precision, that is quantized, without
+ * calibration where calibration.ranges is given. */
 enum status plan_make(const struct model *model, const struct config *config, int ranks, int hosts,
                       int threads, int64_t host_memory, const struct plan_rates *rates,
                       const struct plan_needs *needs, struct plan *plan, struct error *error);

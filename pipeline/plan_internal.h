@@ -6,7 +6,7 @@
 
 /* Figures that no choice of the plan changes. Bytes, unless it says otherwise. */
 struct plan_costs {
-    bool quantizes;                      /* the job does */
+    bool quantizes, streams;             /* the job does; text passes through the layers */
     int layers;                          /* of the model */
     int64_t layer_weights;               /* how many */
     int64_t layer_bytes, layer_cache;    /* of a layer that is held: weights, keys and values */

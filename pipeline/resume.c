@@ -42,8 +42,8 @@ static enum status lock_parts(struct resume *resume, struct error *error) {
 
 static enum status allocate(struct resume *resume, struct error *error) {
     const int64_t samples = resume->run.windows->samples;
-    resume->done = calloc(1, resume_bitmap_bytes(samples));
-    resume->todo = malloc((size_t)samples * sizeof *resume->todo);
+    resume->done = calloc(1, resume_bitmap_bytes(samples) + 1);
+    resume->todo = malloc((size_t)samples * sizeof *resume->todo + 1);
     resume->finished = calloc((size_t)resume->run.model->shape.layers, sizeof *resume->finished);
     return resume->done && resume->todo && resume->finished
                ? STATUS_OK
@@ -105,7 +105,8 @@ static enum status spread(struct resume *resume, struct resume_found *found, flo
                    layer_maxima ? STATUS_OK
                                 : error_set(error, STATUS_FAILED, "no memory for a layer's ranges"),
                    error);
-    for (int layer = 0; !status && found->anything && layer < layers; layer++) {
+    const bool wanted = found->anything && !run->ranges;
+    for (int layer = 0; !status && wanted && layer < layers; layer++) {
         const size_t bytes = (size_t)channels * sizeof *maxima;
         if (run->mesh->rank == 0)
             memcpy(layer_maxima, found->maxima + layer * channels, bytes);

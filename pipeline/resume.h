@@ -32,6 +32,8 @@ struct resume_run {
     const struct model *model;
     enum kernel_path path;
     const struct sample_windows *windows;
+    const char *ranges; /* digest of those that a checkpoint has, the maxima already; NULL: they are
+                           calibrated */
     int layer_begin, layer_end; /* of this rank's stage */
     struct site_sample *sample; /* of this rank's stage, kept with the ranges */
     struct hessians *hessians;  /* of this rank's stage; NULL: none are taken */
@@ -53,10 +55,9 @@ struct resume {
 
 /* Collective. Read what an interrupted run of the same fingerprint left, or clear the place for a
  * new one. maxima (layers of the stage, model_layer_channels) become those read, or zero, and so do
- * the sample's rows. Rank 0
- * calls keep(context, result) for every site of the finished layers. STATUS_INPUT when another run
- * writes this checkpoint, or what is there has another fingerprint and restart is false: the
- * differing key is named. */
+ * the sample's rows; without calibration both stay. Rank 0 calls keep(context, result) for every
+ * site of the finished layers. STATUS_INPUT when another run writes this checkpoint, or what is
+ * there has another fingerprint and restart is false: the differing key is named. */
 enum status resume_open(struct resume *resume, const struct resume_run *run, float *maxima,
                         void (*keep)(void *context, const struct site_result *result),
                         void *context, struct error *error);

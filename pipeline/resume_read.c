@@ -62,7 +62,8 @@ static enum status make_fingerprint(const struct resume_run *run, char **text,
         fprintf(out, "run.isa = \"%s\"\n", kernel_path_name(run->path));
         fprintf(out, "the model's files = %s\nthe model's weights = %s\n", model, weights);
         fprintf(out, "the text's tokens = %s\n", run->windows->digest);
-        fprintf(out, "version = %s, state 2\n", FPTQ_VERSION);
+        fprintf(out, "the ranges = %s\n", run->ranges ? run->ranges : "calibrated");
+        fprintf(out, "version = %s, state 3\n", FPTQ_VERSION);
     }
     free(toml);
     if (!out || fclose(out) != 0)
@@ -206,7 +207,7 @@ static enum status read_state(const struct resume_run *run, const char *owner,
                               struct resume_found *found, struct error *error) {
     const size_t layers = (size_t)run->model->shape.layers;
     const struct ranges_sum sum = {run, found,
-                                   calloc(layers, resume_bitmap_bytes(run->windows->samples))};
+                                   calloc(layers, resume_bitmap_bytes(run->windows->samples) + 1)};
     enum status status = sum.windows ? read_ranges(&sum, owner, error)
                                      : error_set(error, STATUS_FAILED, "no memory for the state");
     free(sum.windows);
@@ -218,7 +219,7 @@ static enum status read_state(const struct resume_run *run, const char *owner,
 static enum status allocate(const struct resume_run *run, struct resume_found *found,
                             struct error *error) {
     const size_t layers = (size_t)run->model->shape.layers;
-    found->done = calloc(1, resume_bitmap_bytes(run->windows->samples));
+    found->done = calloc(1, resume_bitmap_bytes(run->windows->samples) + 1);
     found->maxima = calloc(layers * (size_t)model_layer_channels(run->model), sizeof(float));
     found->finished = calloc(layers, sizeof *found->finished);
     found->results = calloc(layers * SITE_COUNT, sizeof *found->results);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# jobs/compare on the demo's model: tables of the methods, made once.
+# jobs/compare on the demo's model: tables of the methods, made once; jobs/sweep from the ranges of one.
 #   test_compare.sh FPTQ_PIPELINE SOURCE_FOLDER
 set -euo pipefail
 program=$(realpath "$1") source=$(realpath "$2")
@@ -36,6 +36,16 @@ if "$source/jobs/compare" -p "$program" -o out base.toml no-such-method 2>log; t
   exit 1
 fi
 grep -q 'there is no .*compare-no-such-method.toml' log
+"$source/jobs/sweep" -p "$program" -w 1 -r out/rtn-w4a8.h5 -o sweep base.toml "0.5 15" "5 150" >tables 2>log || {
+  cat log
+  exit 1
+}
+cat tables
+sed -i -n '/wikitext2, perplexity/,$p' tables
+grep -q '^| full precision | | | | | [0-9.]* |' tables
+# Policies of five layers with four inputs each; three perplexities.
+[[ $(awk -F' *[|] *' '/^\| [0-9]/ && $4 + $5 + $6 == 20 { print $2, $3 }' tables | xargs) == "0.5 5 0.5 150 15 150" ]]
+[[ $(awk -F' *[|] *' '/^\| [0-9]/ { print $7 }' tables | sort -u | wc -l) == 3 ]]
 for config in "$source"/configs/compare-*.toml; do
   "$program" plan "$config" >plan || {
     echo "FAIL: plan $config"

@@ -140,6 +140,31 @@ static void test_overrides(void **state) {
     config_free(&config);
 }
 
+#define RANGES                                                                                     \
+    "[model]\npath = \"m\"\n[calibration]\nranges = \"old.h5\"\n[output]\ncheckpoint = \"o.h5\"\n"
+
+/* Ranges stand in for the text, but not for what is measured on it. */
+static void test_ranges(void **state) {
+    (void)state;
+    struct config config;
+    struct error error;
+    char *text;
+    assert_int_equal(parse(&config, RANGES, NULL, &error), STATUS_OK);
+    assert_string_equal(config.calibration.ranges, "dir/old.h5");
+    assert_int_equal(config_canonical_text(&config, &text, &error), STATUS_OK);
+    assert_null(strstr(text, "old.h5"));
+    free(text);
+    config_free(&config);
+    refused(RANGES "[quantization]\nmethod = \"gptq\"", NULL, ", and GPTQ's rounding needs more");
+    refused(RANGES "[quantization]\nrounding = \"gptq\"", NULL, ", and GPTQ's rounding needs more");
+    refused(RANGES "[quantization]\npolicy = \"error\"", NULL,
+            ", and policy = \"error\" needs more");
+    refused(RANGES "[quantization]\nrotation = \"hadamard\"", NULL, ", and rotation needs more");
+    refused(RANGES "[quantization]\nclip = \"output\"", NULL, ", and clip = \"output\" needs more");
+    refused(RANGES "[quantization]\nstatic_scale = \"least-squares\"", NULL,
+            ", and static_scale = \"least-squares\" needs more");
+}
+
 static void test_refusals(void **state) {
     (void)state;
     refused("[model]\npath = \"m\"\nfoo", NULL, "dir/run.toml:3: not TOML");
@@ -276,8 +301,9 @@ static void test_mangled(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),  cmocka_unit_test(test_values),
-        cmocka_unit_test(test_overrides), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_texts),     cmocka_unit_test(test_mangled),
+        cmocka_unit_test(test_overrides), cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_refusals),  cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_mangled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

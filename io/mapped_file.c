@@ -43,25 +43,6 @@ enum status mapped_file_open(const char *path, struct mapped_file *file, struct 
     return status;
 }
 
-/* The pages that a request covers: those it touches when they are needed, those wholly inside it
- * when they are not, since a neighbour may still need the others. */
-void mapped_file_advise(const struct mapped_file *file, size_t offset, size_t length, int needed) {
-    if (!file->data || offset >= file->size)
-        return;
-    if (length > file->size - offset)
-        length = file->size - offset;
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = (uintptr_t)file->data + offset, end = begin + length;
-    if (needed)
-        begin = begin / page * page;
-    else {
-        begin = (begin + page - 1) / page * page;
-        end = end / page * page;
-    }
-    if (begin < end)
-        madvise((void *)begin, end - begin, needed ? MADV_WILLNEED : MADV_DONTNEED);
-}
-
 void mapped_file_close(struct mapped_file *file) {
     if (file->data)
         munmap((void *)(uintptr_t)file->data, file->size);

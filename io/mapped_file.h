@@ -15,8 +15,6 @@ struct mapped_file {
 
 /* STATUS_INPUT where there is no such file, or it is no regular one. */
 enum status mapped_file_open(const char *path, struct mapped_file *file, struct error *error);
-/* Tell the system that bytes [offset, offset + length) are needed soon / not any more. */
-void mapped_file_advise(const struct mapped_file *file, size_t offset, size_t length, int needed);
 void mapped_file_close(struct mapped_file *file);
 
 #endif

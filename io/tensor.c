@@ -7,21 +7,13 @@
 #include "io/gguf_blocks.h"
 
 static const struct {
-    const char *name;
-    int block;
-    int bytes;
+    int block, bytes; /* elements of a block, its bytes */
 } types[TENSOR_TYPE_COUNT] = {
-    [TENSOR_F32] = {"F32", 1, 4},       [TENSOR_F16] = {"F16", 1, 2},
-    [TENSOR_BF16] = {"BF16", 1, 2},     [TENSOR_Q4_0] = {"Q4_0", 32, 18},
-    [TENSOR_Q4_1] = {"Q4_1", 32, 20},   [TENSOR_Q5_0] = {"Q5_0", 32, 22},
-    [TENSOR_Q5_1] = {"Q5_1", 32, 24},   [TENSOR_Q8_0] = {"Q8_0", 32, 34},
-    [TENSOR_Q4_K] = {"Q4_K", 256, 144}, [TENSOR_Q5_K] = {"Q5_K", 256, 176},
-    [TENSOR_Q6_K] = {"Q6_K", 256, 210},
+    [TENSOR_F32] = {1, 4},      [TENSOR_F16] = {1, 2},      [TENSOR_BF16] = {1, 2},
+    [TENSOR_Q4_0] = {32, 18},   [TENSOR_Q4_1] = {32, 20},   [TENSOR_Q5_0] = {32, 22},
+    [TENSOR_Q5_1] = {32, 24},   [TENSOR_Q8_0] = {32, 34},   [TENSOR_Q4_K] = {256, 144},
+    [TENSOR_Q5_K] = {256, 176}, [TENSOR_Q6_K] = {256, 210},
 };
-
-const char *tensor_type_name(enum tensor_type type) {
-    return types[type].name;
-}
 
 int64_t tensor_type_block(enum tensor_type type) {
     return types[type].block;

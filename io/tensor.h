@@ -34,7 +34,6 @@ struct tensor {
     size_t bytes;
 };
 
-const char *tensor_type_name(enum tensor_type type);
 /* Elements in a block (1, 32 or 256) and its bytes. */
 int64_t tensor_type_block(enum tensor_type type);
 size_t tensor_type_bytes(enum tensor_type type);

@@ -185,7 +185,8 @@ static enum status report(const struct options *options, struct error *error) {
 
 enum status job_report(const struct options *options, struct error *error) {
     struct mesh mesh;
-    enum status status = mesh_agree(&mesh, mesh_create(&mesh, error), error);
+    enum status status = mesh_create(&mesh, error);
+    status = mesh_agree(&mesh, status, error);
     if (status)
         return status;
     status = mesh_agree(&mesh, mesh.rank ? STATUS_OK : report(options, error), error);

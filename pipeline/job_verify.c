@@ -62,7 +62,8 @@ static enum status verify(const char *path, struct error *error) {
 
 enum status job_verify(const struct options *options, struct error *error) {
     struct mesh mesh;
-    enum status status = mesh_agree(&mesh, mesh_create(&mesh, error), error);
+    enum status status = mesh_create(&mesh, error);
+    status = mesh_agree(&mesh, status, error);
     if (status)
         return status;
     status = mesh_agree(&mesh, mesh.rank ? STATUS_OK : verify(options->argument, error), error);

@@ -134,7 +134,7 @@ static float plain_element(enum tensor_type type, const unsigned char *b, int i)
         product = d * (float)(nibble_of_32(b + 8, i) | (b[4 + i / 8] >> (i % 8) & 1) << 4);
         return product + half_at(b + 2);
     case TENSOR_Q8_0:
-        return d * (float)(int8_t)b[2 + i];
+        return d * (float)((const int8_t *)b)[2 + i];
     default:
         return plain_big_block(type, b, i);
     }

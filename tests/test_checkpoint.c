@@ -100,6 +100,7 @@ static void expect_model(const struct model *model, const char *path) {
                     sizeof layer->zero_point);
         snprintf(dataset, sizeof dataset, "%s/weight_scale", linear);
         expect_data(checkpoint, dataset, CHECKPOINT_F16, layer->scale, sizeof layer->scale);
+        expect_rows(checkpoint, dataset, false, ROWS, 4, layer->scale);
         snprintf(dataset, sizeof dataset, "%s/input_absmax", linear);
         expect_data(checkpoint, dataset, CHECKPOINT_F32, layer->absmax, sizeof layer->absmax);
         snprintf(dataset, sizeof dataset, "%s/input_scale", linear);
@@ -127,6 +128,36 @@ static void expect_model(const struct model *model, const char *path) {
     checkpoint_close(checkpoint);
 }
 
+/* What is not there, or is something else than what is asked for. */
+static void expect_refusals(const char *path) {
+    static const char linear[] = "/model/layers/0/self_attn/q_proj";
+    static const char scale[] = "/model/layers/0/self_attn/q_proj/input_scale";
+    struct error error;
+    struct checkpoint *checkpoint;
+    struct checkpoint_dataset dataset;
+    char *text;
+    int64_t integer;
+    float number;
+    CHECK(checkpoint_open(path, &checkpoint, &error));
+    const enum status refused[] = {
+        checkpoint_describe(checkpoint, "/nothing", &dataset, &error),
+        checkpoint_describe(checkpoint, linear, &dataset, &error),
+        checkpoint_read(checkpoint, "/nothing", &number, &error),
+        checkpoint_read_rows(checkpoint, "/nothing", take_rows, NULL, &error),
+        checkpoint_read_rows(checkpoint, scale, take_rows, NULL, &error), /* no matrix */
+        checkpoint_attribute_text(checkpoint, "/nothing", "method", &text, &error),
+        checkpoint_attribute_text(checkpoint, linear, "nothing", &text, &error),
+        checkpoint_attribute_text(checkpoint, linear, "group_size", &text, &error),
+        checkpoint_attribute_integer(checkpoint, linear, "input_range", &integer, &error),
+        checkpoint_attribute_float(checkpoint, linear, "input_policy", &number, &error),
+        checkpoint_attribute_lines(checkpoint, "/nothing", &text, &error),
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
+        if (refused[i] != STATUS_INPUT)
+            fail_msg("call %zu: status %d", i, (int)refused[i]);
+    checkpoint_close(checkpoint);
+}
+
 static void expect_equal_manifests(const char *left, const char *right) {
     struct error error;
     struct checkpoint *a, *b;
@@ -151,6 +182,7 @@ static void test_layouts_and_compressions(void **state) {
         model_write(model, "sharded-none.h5", CHECKPOINT_SHARDED, CHECKPOINT_NONE)};
     for (int i = 0; i < 4; i++) {
         expect_model(model, paths[i]);
+        expect_refusals(paths[i]);
         model_expect_faults(paths[i], "");
         expect_equal_manifests(paths[0], paths[i]);
     }

@@ -31,6 +31,7 @@ enum rotation_rule { ROTATION_NONE, ROTATION_HADAMARD };
 enum rounding_rule { ROUNDING_NEAREST, ROUNDING_GPTQ };
 enum evaluation_bos { EVALUATION_BOS_AUTO, EVALUATION_BOS_ALWAYS, EVALUATION_BOS_NEVER };
 enum cache_kind { CACHE_MODEL, CACHE_INT8 };
+enum sensitivity_kind { SENSITIVITY_NONE, SENSITIVITY_LINEARS, SENSITIVITY_LAYERS };
 enum run_precision { PRECISION_AUTO, PRECISION_BF16, PRECISION_F32 };
 
 struct config_model {
@@ -83,6 +84,7 @@ struct config_evaluation {
     char *checkpoint;                 /* a quantized model to compare; or NULL */
     bool full_precision;              /* evaluate the model itself, too */
     enum cache_kind kv_cache;         /* of the checkpoint */
+    enum sensitivity_kind sensitivity;
     int64_t sequence_length; /* tokens of a window; 0: the model's positions, at most 2048 */
     int64_t windows, limit;  /* 0: all */
     int shots;

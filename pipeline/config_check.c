@@ -103,6 +103,15 @@ enum status config_check_evaluation(const struct config *config, const struct co
             origin, error,
             "evaluation.kv_cache is \"int8\", which is for a checkpoint, and there is no "
             "evaluation.checkpoint");
+    if (evaluation->sensitivity &&
+        (!evaluation->checkpoint || !evaluation->full_precision ||
+         !(evaluation->sets[EVALUATION_WIKITEXT2] || evaluation->sets[EVALUATION_PTB])))
+        return config_fault(
+            origin, error,
+            "evaluation.sensitivity = \"%s\" compares evaluation.checkpoint with "
+            "the model (full_precision) on a text (wikitext2, ptb): one of them is "
+            "missing",
+            config_find_key("evaluation", "sensitivity")->choices[evaluation->sensitivity]);
     if (evaluation->sequence_length == 1)
         return config_fault(origin, error,
                             "evaluation.sequence_length is 1: a window of one token "

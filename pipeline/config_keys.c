@@ -19,6 +19,7 @@ static const char *const compression_words[] = {"none", "zstd", NULL};
 static const char *const bos_words[] = {"auto", "always", "never", NULL};
 static const char *const spill_words[] = {"auto", "never", "always", NULL};
 static const char *const cache_words[] = {"model", "int8", NULL};
+static const char *const sensitivity_words[] = {"none", "linears", "layers", NULL};
 static const char *const precision_words[] = {"auto", "bf16", "f32", NULL};
 static const char *const isa_words[] = {"auto",        "portable", "avx2", "avx512",
                                         "avx512-bf16", "amx",      NULL};
@@ -148,6 +149,10 @@ static const struct config_key keys[] = {
     {"evaluation", "kv_cache", CONFIG_CHOICE, FIELD(evaluation.kv_cache), "\"model\"",
      .choices = cache_words,
      .help = "keys and values of the checkpoint; int8: one scale for each token and head"},
+    {"evaluation", "sensitivity", CONFIG_CHOICE, FIELD(evaluation.sensitivity), "\"none\"",
+     .choices = sensitivity_words,
+     .help = "linears: the error of each output of the checkpoint's linears; layers: texts with "
+             "one layer of it at a time"},
 
     {"run", "threads", CONFIG_INTEGER, FIELD(run.threads), "0", 0, 4096,
      .help = "threads of each rank; 0: the cores it is bound to"},

@@ -15,7 +15,8 @@ struct evaluation {
     const struct evaluation_task *task;
     const struct stream_sequence *sequences;                /* one for each request */
     struct evaluation_score *scores[EVALUATION_MODELS_MAX]; /* (request_count) */
-    double seconds[EVALUATION_MODELS_MAX];                  /* of computation */
+    struct sensitivity *sensitivity;                        /* or NULL */
+    double seconds[EVALUATION_MODELS_MAX + 1]; /* of computation; the last: of sensitivity */
     /* of a chunk, T = chunk_tokens: */
     struct stage_piece *pieces;         /* (T) */
     float *rows[EVALUATION_MODELS_MAX]; /* (T, hidden) of the tokens to score */
@@ -93,6 +94,23 @@ static void score_chunk(struct evaluation *evaluation, const struct stream_chunk
     }
 }
 
+/* The model in full precision shows its activations, where that is wanted. */
+static void forward(struct evaluation *evaluation, int model, const struct stream_chunk *chunk,
+                    float *hidden, const struct stage_hook *hook) {
+    struct sensitivity *sensitivity = model == 0 ? evaluation->sensitivity : NULL;
+    struct stage *stage = &evaluation->models[model].stage;
+    struct stage_observer observer;
+    const double before = sensitivity ? sensitivity->seconds : 0;
+    if (sensitivity)
+        observer = sensitivity_observe(sensitivity, chunk);
+    stage_forward_pieces(stage, hidden, evaluation->pieces, chunk->piece_count,
+                         sensitivity ? &observer : NULL, hook);
+    if (sensitivity) {
+        evaluation->seconds[EVALUATION_MODELS_MAX] += sensitivity->seconds - before;
+        evaluation->seconds[model] -= sensitivity->seconds - before;
+    }
+}
+
 static enum status visit(void *context, const struct stream_chunk *chunk, const int32_t *ids,
                          float *hidden, const struct stage_hook *hook, struct error *error) {
     struct evaluation *evaluation = context;
@@ -107,7 +125,7 @@ static enum status visit(void *context, const struct stream_chunk *chunk, const 
         const enum status status = ids ? stage_embed(stage, ids, tokens, rows, error) : STATUS_OK;
         if (status)
             return status;
-        stage_forward_pieces(stage, rows, evaluation->pieces, chunk->piece_count, NULL, hook);
+        forward(evaluation, model, chunk, rows, hook);
         evaluation->seconds[model] += timing_now() - since;
     }
     if (chunk->leaves && evaluation->mesh->stage + 1 == evaluation->mesh->stages)
@@ -167,10 +185,10 @@ static enum status gather(const struct mesh *mesh, const struct evaluation_task 
 static void share_seconds(struct evaluation *evaluation, double wall,
                           struct evaluation_scores *scores) {
     double total = 0, *seconds = evaluation->seconds;
-    MPI_Allreduce(MPI_IN_PLACE, seconds, EVALUATION_MODELS_MAX, MPI_DOUBLE, MPI_SUM,
+    MPI_Allreduce(MPI_IN_PLACE, seconds, EVALUATION_MODELS_MAX + 1, MPI_DOUBLE, MPI_SUM,
                   MPI_COMM_WORLD);
-    for (int model = 0; model < evaluation->model_count; model++)
-        total += seconds[model];
+    for (int i = 0; i < EVALUATION_MODELS_MAX + 1; i++)
+        total += seconds[i];
     for (int model = 0; model < evaluation->model_count; model++)
         scores[model].seconds = total > 0 ? wall * seconds[model] / total : wall;
 }
@@ -251,7 +269,8 @@ static enum status allocate_evaluation(struct evaluation *evaluation, int64_t ch
 enum status evaluate_run(struct mesh *mesh, const struct plan *plan,
                          struct evaluation_model *models, int model_count,
                          const struct evaluation_task *task, struct evaluation_scores *scores,
-                         struct timing *timing, struct error *error) {
+                         struct sensitivity *sensitivity, struct timing *timing,
+                         struct error *error) {
     struct evaluation evaluation = {
         .mesh = mesh,
         .models = models,
@@ -261,6 +280,7 @@ enum status evaluate_run(struct mesh *mesh, const struct plan *plan,
                                                                 models[0].stage.layer_begin),
         .compares = model_count > 1 && task->window_tokens,
         .task = task,
+        .sensitivity = sensitivity,
     };
     enum status status = mesh_agree(
         mesh, allocate_evaluation(&evaluation, plan->chunk_tokens, scores, error), error);

@@ -7,6 +7,7 @@
 #include "pipeline/evaluation_task.h"
 #include "pipeline/head.h"
 #include "pipeline/plan.h"
+#include "pipeline/sensitivity.h"
 #include "pipeline/timing.h"
 
 /* A model that is evaluated: this rank's part of it. */
@@ -43,11 +44,13 @@ enum { EVALUATION_METRICS_MAX = 3 };
 
 /* Collective. models (model_count): the first is the one in full precision, where there are two.
  * scores (model_count): their requests are allocated on every rank, the caller frees them.
+ * sensitivity: of the two, whose sums are added to; NULL: not wanted.
  * STATUS_INPUT where a log-probability is not finite. */
 enum status evaluate_run(struct mesh *mesh, const struct plan *plan,
                          struct evaluation_model *models, int model_count,
                          const struct evaluation_task *task, struct evaluation_scores *scores,
-                         struct timing *timing, struct error *error);
+                         struct sensitivity *sensitivity, struct timing *timing,
+                         struct error *error);
 
 /* The choice of an item: the first of the largest log-likelihoods, or of the largest ones for each
  * character. first: the item's first request. */

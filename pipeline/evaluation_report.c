@@ -20,6 +20,22 @@ static double tokens_per_second(const struct evaluation_scores *scores) {
     return scores->seconds > 0 ? (double)scores->tokens / scores->seconds : 0;
 }
 
+static void print_notes(const struct evaluation_report *report) {
+    for (int i = 0; i < report->row_count; i++) {
+        const struct evaluation_task *task = report->rows[i].task;
+        if (i && report->rows[i - 1].task == task)
+            continue;
+        if (task->window_tokens)
+            log_plain("%s: windows of %lld tokens\n", evaluation_set_name(task->set),
+                      (long long)task->window_tokens);
+        if (task->truncated)
+            log_plain("%s: %lld of %lld contexts were longer than the model's positions and lost "
+                      "their beginning\n",
+                      evaluation_set_name(task->set), (long long)task->truncated,
+                      (long long)task->request_count);
+    }
+}
+
 void evaluation_report_print(const struct evaluation_report *report) {
     struct table *table =
         table_create("lllrrrr", "set\tmethod\tmetric\tvalue\t+-\titems\ttokens/s");
@@ -38,19 +54,12 @@ void evaluation_report_print(const struct evaluation_report *report) {
         }
     }
     table_print(table);
-    for (int i = 0; i < report->row_count; i++) {
-        const struct evaluation_task *task = report->rows[i].task;
-        if (i && report->rows[i - 1].task == task)
-            continue;
-        if (task->window_tokens)
-            log_plain("%s: windows of %lld tokens\n", evaluation_set_name(task->set),
-                      (long long)task->window_tokens);
-        if (task->truncated)
-            log_plain("%s: %lld of %lld contexts were longer than the model's positions and lost "
-                      "their beginning\n",
-                      evaluation_set_name(task->set), (long long)task->truncated,
-                      (long long)task->request_count);
-    }
+    print_notes(report);
+    for (int i = 0; i < report->row_count; i++)
+        if (report->rows[i].sensitivity)
+            sensitivity_report_print(report->sensitivity,
+                                     evaluation_set_name(report->rows[i].task->set),
+                                     report->rows[i].sensitivity);
 }
 
 /* JSON has no NaN or infinity. */
@@ -116,6 +125,17 @@ static json_t *rows_json(const struct evaluation_report *report) {
     return list;
 }
 
+static json_t *sensitivity_json(const struct evaluation_report *report) {
+    json_t *list = json_array();
+    for (int i = 0; i < report->row_count; i++)
+        if (report->rows[i].sensitivity)
+            json_array_append_new(
+                list, sensitivity_report_json(report->sensitivity,
+                                              evaluation_set_name(report->rows[i].task->set),
+                                              report->rows[i].sensitivity));
+    return list;
+}
+
 enum status evaluation_report_write_json(const struct evaluation_report *report, const char *file,
                                          struct error *error) {
     const struct plan *plan = &report->launch->plan;
@@ -126,6 +146,8 @@ enum status evaluation_report_write_json(const struct evaluation_report *report,
         text(checkpoint), "path", kernel_path_name(report->launch->compute.path), "ranks",
         plan->ranks, "hosts", plan->hosts, "stages", plan->stages, "replicas", plan->replicas,
         "threads", plan->threads, "seconds", number(report->seconds), "results", rows_json(report));
+    if (root && report->config->evaluation.sensitivity)
+        json_object_set_new(root, "sensitivity", sensitivity_json(report));
     const enum status status = root ? json_file_write(root, file, 17, error)
                                     : error_set(error, STATUS_FAILED, "%s: out of memory", file);
     json_decref(root);

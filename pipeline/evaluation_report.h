@@ -4,11 +4,13 @@
 
 #include "pipeline/evaluate.h"
 #include "pipeline/launch.h"
+#include "pipeline/sensitivity_report.h"
 
 struct evaluation_row {
     const struct evaluation_task *task;
     const struct evaluation_scores *scores;
-    const char *method; /* "full precision", or the checkpoint's */
+    const char *method;                           /* "full precision", or the checkpoint's */
+    const struct sensitivity_result *sensitivity; /* of the checkpoint on a text; or NULL */
 };
 
 struct evaluation_report {
@@ -16,6 +18,7 @@ struct evaluation_report {
     const struct launch *launch;
     const struct evaluation_row *rows;
     int row_count;
+    const struct sensitivity_report *sensitivity;
     double seconds; /* wall time so far */
 };
 

@@ -18,6 +18,8 @@ struct job {
     int evaluated_count;
     struct evaluation_task tasks[EVALUATION_SET_COUNT]; /* (task_count) */
     struct evaluation_scores scores[EVALUATION_SET_COUNT][EVALUATION_MODELS_MAX];
+    struct sensitivity_result sensitivity[EVALUATION_SET_COUNT]; /* of texts, if asked for */
+    struct sensitivity_report sensitivity_report;
     int task_count;
     struct timing timing;
     double started;
@@ -67,6 +69,19 @@ static enum status take_tasks(struct job *job, struct error *error) {
     return status;
 }
 
+/* Between the layers of a rotated model flow other numbers than between the model's. */
+static enum status check_sensitivity(const struct job *job, struct error *error) {
+    char *rotation = NULL;
+    if (!job->config->evaluation.sensitivity ||
+        checkpoint_attribute_text(job->quantized.file, "/", "rotation", &rotation, NULL))
+        return STATUS_OK;
+    free(rotation);
+    return error_set(error, STATUS_INPUT,
+                     "%s: evaluation.sensitivity compares layers with the model's, but the "
+                     "checkpoint is of the rotated model (quantization.rotation)",
+                     job->quantized.path);
+}
+
 /* One rank looks at the checkpoint before any other opens it. */
 static enum status open_checkpoint(struct job *job, struct error *error) {
     struct mesh *mesh = &job->launch.mesh;
@@ -85,6 +100,8 @@ static enum status open_checkpoint(struct job *job, struct error *error) {
     if (!status)
         status = mesh_agree(
             mesh, mesh->rank ? STATUS_OK : quantized_model_check(&job->quantized, error), error);
+    if (!status)
+        status = mesh_agree(mesh, mesh->rank ? STATUS_OK : check_sensitivity(job, error), error);
     job->evaluated[job->evaluated_count++].name = job->quantized.method;
     timing_add(&job->timing, SECTION_OPEN, &since);
     return status;
@@ -97,8 +114,15 @@ static int64_t outside_bytes(const struct job *job, int64_t longest) {
     const int64_t chunk = config->calibration.chunk_tokens;
     int64_t bytes = job->evaluated_count * head_bytes(&job->model, config->run.precision,
                                                       chunk < longest ? chunk : longest);
-    for (int i = 0; i < job->task_count; i++)
-        bytes += 4 * job->tasks[i].id_count;
+    int64_t windows = 0;
+    for (int i = 0; i < job->task_count; i++) {
+        const struct evaluation_task *task = &job->tasks[i];
+        bytes += 4 * task->id_count;
+        if (task->window_tokens && task->request_count > windows)
+            windows = task->request_count;
+    }
+    if (config->evaluation.sensitivity == SENSITIVITY_LINEARS)
+        bytes += sensitivity_bytes(&job->model, shape->layers, windows, chunk);
     return bytes + (config->evaluation.checkpoint ? 2 * shape->vocabulary * shape->hidden : 0);
 }
 
@@ -163,18 +187,100 @@ static enum status load(struct job *job, struct error *error) {
     return status;
 }
 
-static enum status show(const struct job *job, struct error *error) {
+/* Sums of the linears' errors, beside the evaluation of a text. */
+static enum status measure_linears(struct job *job, int index, struct error *error) {
+    struct mesh *mesh = &job->launch.mesh;
+    const struct evaluation_task *task = &job->tasks[index];
+    const int layers = job->model.shape.layers;
+    struct sensitivity sensitivity;
+    enum status status = sensitivity_create(&sensitivity, &job->evaluated[0].stage,
+                                            &job->evaluated[1].stage, task->request_count, error);
+    double *errors = calloc((size_t)layers * LINEARS_MAX, sizeof *errors);
+    job->sensitivity[index].errors = errors;
+    if (!status && !errors)
+        status = error_set(error, STATUS_FAILED, "no memory for evaluation.sensitivity");
+    status = mesh_agree(mesh, status, error);
+    if (!status)
+        status = evaluate_run(mesh, &job->launch.plan, job->evaluated, job->evaluated_count, task,
+                              job->scores[index], &sensitivity, &job->timing, error);
+    if (!status)
+        status = sensitivity_gather(&sensitivity, mesh, layers, errors, error);
+    sensitivity_free(&sensitivity);
+    return status;
+}
+
+/* A text with one layer of the checkpoint among the model's. */
+static enum status measure_layer(struct job *job, int index, int layer, struct error *error) {
+    struct evaluation_scores scores[EVALUATION_MODELS_MAX] = {{0}};
+    struct evaluation_model *model = &job->evaluated[1];
+    model->stage.others = &job->evaluated[0].stage;
+    model->stage.alone = layer;
+    const enum status status =
+        evaluate_run(&job->launch.mesh, &job->launch.plan, job->evaluated, job->evaluated_count,
+                     &job->tasks[index], scores, NULL, &job->timing, error);
+    model->stage.others = NULL;
+    if (!status && !job->launch.mesh.rank)
+        evaluation_metrics(&job->tasks[index], &scores[1], job->sensitivity[index].layers[layer]);
+    for (int i = 0; i < EVALUATION_MODELS_MAX; i++)
+        free(scores[i].requests);
+    return status;
+}
+
+/* The head is the model's own meanwhile. */
+static enum status measure_layers(struct job *job, int index, struct error *error) {
+    struct sensitivity_result *result = &job->sensitivity[index];
+    const int layers = job->model.shape.layers;
+    result->layers = calloc((size_t)layers, sizeof *result->layers);
+    enum status status = mesh_agree(
+        &job->launch.mesh,
+        result->layers ? STATUS_OK
+                       : error_set(error, STATUS_FAILED, "no memory for evaluation.sensitivity"),
+        error);
+    struct head *full = &job->evaluated[0].head, *head = &job->evaluated[1].head;
+    const struct matmul_weight weight = head->weight;
+    const struct stage_norm norm = head->norm;
+    head->weight = full->weight;
+    head->norm = full->norm;
+    for (int layer = 0; !status && layer < layers; layer++)
+        status = measure_layer(job, index, layer, error);
+    head->weight = weight;
+    head->norm = norm;
+    return status;
+}
+
+static enum status evaluate(struct job *job, int index, struct error *error) {
+    const bool text = job->tasks[index].window_tokens;
+    const enum sensitivity_kind kind = job->config->evaluation.sensitivity;
+    if (text && kind == SENSITIVITY_LINEARS)
+        return measure_linears(job, index, error);
+    const enum status status =
+        evaluate_run(&job->launch.mesh, &job->launch.plan, job->evaluated, job->evaluated_count,
+                     &job->tasks[index], job->scores[index], NULL, &job->timing, error);
+    return status || !text || kind != SENSITIVITY_LAYERS ? status
+                                                         : measure_layers(job, index, error);
+}
+
+static enum status show(struct job *job, struct error *error) {
+    enum status status = STATUS_OK;
+    if (job->config->evaluation.sensitivity)
+        status = sensitivity_report_create(&job->quantized, &job->sensitivity_report, error);
+    if (status)
+        return status;
     struct evaluation_row rows[EVALUATION_SET_COUNT * EVALUATION_MODELS_MAX];
     int count = 0;
     for (int i = 0; i < job->task_count; i++)
         for (int model = 0; model < job->evaluated_count; model++)
-            rows[count++] = (struct evaluation_row){&job->tasks[i], &job->scores[i][model],
-                                                    job->evaluated[model].name};
+            rows[count++] = (struct evaluation_row){
+                &job->tasks[i], &job->scores[i][model], job->evaluated[model].name,
+                model && (job->sensitivity[i].errors || job->sensitivity[i].layers)
+                    ? &job->sensitivity[i]
+                    : NULL};
     const struct evaluation_report report = {
         .config = job->config,
         .launch = &job->launch,
         .rows = rows,
         .row_count = count,
+        .sensitivity = &job->sensitivity_report,
         .seconds = timing_now() - job->started,
     };
     evaluation_report_print(&report);
@@ -202,8 +308,7 @@ static enum status run_phases(struct job *job, struct error *error) {
         status = load(job, error);
     mesh_enter(mesh, "evaluation");
     for (int i = 0; !status && i < job->task_count; i++)
-        status = evaluate_run(mesh, &job->launch.plan, job->evaluated, job->evaluated_count,
-                              &job->tasks[i], job->scores[i], &job->timing, error);
+        status = evaluate(job, i, error);
     if (!status)
         status = mesh_agree(mesh, mesh->rank ? STATUS_OK : show(job, error), error);
     return status;
@@ -217,6 +322,8 @@ enum status job_evaluate(const struct config *config, const struct options *opti
         status = run_phases(&job, error);
     for (int i = 0; i < job.task_count; i++) {
         evaluation_task_free(&job.tasks[i]);
+        free(job.sensitivity[i].errors);
+        free(job.sensitivity[i].layers);
         for (int model = 0; model < EVALUATION_MODELS_MAX; model++)
             free(job.scores[i][model].requests);
     }
@@ -224,6 +331,7 @@ enum status job_evaluate(const struct config *config, const struct options *opti
         head_free(&job.evaluated[model].head);
         stage_free(&job.evaluated[model].stage);
     }
+    sensitivity_report_free(&job.sensitivity_report);
     quantized_model_close(&job.quantized);
     model_close(&job.model);
     launch_end(&job.launch);

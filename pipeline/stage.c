@@ -17,7 +17,10 @@ void stage_norm_apply(const struct model *model, const struct compute *compute,
 struct pass {
     struct stage *stage;
     const struct stage_layer *layer;
-    int layer_index; /* in the model */
+    void *cache; /* of its keys and values */
+    bool int8_cache;
+    int layer_index;     /* in the model */
+    const float *hidden; /* (T, hidden) that a norm has read last */
     const struct stage_observer *observer;
     float *maxima; /* (model_layer_channels), or NULL */
     const struct stage_hook *hook;
@@ -124,6 +127,9 @@ static void read_site(const struct pass *pass, enum site site, float *x) {
         if (pass->hook)
             pass->hook->call(pass->hook->context);
     }
+    if (pass->observer && pass->observer->products)
+        pass->observer->products(pass->observer->context, pass->layer_index, site, x, pass->hidden,
+                                 pass->tokens);
 }
 
 void stage_read_site(struct stage *stage, int layer, enum site site, float *x, int64_t tokens) {
@@ -178,16 +184,16 @@ static void attend_piece(const struct pass *pass, const struct stage_piece *piec
         rotate(stage, queries, shape->heads, piece);
         rotate(stage, keys, shape->kv_heads, piece);
     }
-    if (stage->int8_cache) {
+    if (pass->int8_cache) {
         elementwise_round_int8(stage->compute, keys, key_value, piece->tokens, shape->kv_heads,
                                shape->head_dim);
         elementwise_round_int8(stage->compute, values, key_value, piece->tokens, shape->kv_heads,
                                shape->head_dim);
     }
-    attention_append(stage->compute, pass->layer->cache, &stage->attention, piece->position,
-                     piece->tokens, keys, values, key_value);
-    attention_run(stage->compute, stage->attended + first * query, queries, query,
-                  pass->layer->cache, &stage->attention, piece->position, piece->tokens);
+    attention_append(stage->compute, pass->cache, &stage->attention, piece->position, piece->tokens,
+                     keys, values, key_value);
+    attention_run(stage->compute, stage->attended + first * query, queries, query, pass->cache,
+                  &stage->attention, piece->position, piece->tokens);
 }
 
 /* Pieces one after the other: each has the cache to itself, and leaves it to the next. */
@@ -230,10 +236,14 @@ void stage_forward_pieces(struct stage *stage, float *hidden, const struct stage
         tokens += pieces[i].tokens;
     const int64_t numbers = tokens * model->shape.hidden;
     for (int layer = stage->held_begin; layer < stage->held_end; layer++) {
+        const struct stage *from = stage->others && layer != stage->alone ? stage->others : stage;
         const struct pass pass = {
             .stage = stage,
-            .layer = &stage->layers[layer - stage->held_begin],
+            .layer = &from->layers[layer - stage->held_begin],
+            .cache = stage->layers[layer - stage->held_begin].cache,
+            .int8_cache = from->int8_cache,
             .layer_index = layer,
+            .hidden = hidden,
             .observer = observer,
             .maxima =
                 maxima ? maxima + (layer - stage->layer_begin) * model_layer_channels(model) : NULL,
@@ -258,6 +268,8 @@ void stage_forward_pieces(struct stage *stage, float *hidden, const struct stage
 enum status stage_embed(const struct stage *stage, const int32_t *ids, int64_t tokens,
                         float *hidden, struct error *error) {
     const struct model *model = stage->model;
+    if (stage->others)
+        return stage_embed(stage->others, ids, tokens, hidden, error);
     const struct tensor *embedding = model_tensor(model, model->architecture->embedding, ".weight");
     const int64_t width = model->shape.hidden;
     for (int64_t t = 0; t < tokens; t++) {

@@ -38,6 +38,11 @@ struct stage_layer {
 
 struct stage {
     const struct model *model;
+    /* One layer of this stage among the layers of another one, which has the same ones: a pass
+     * takes all layers but `alone` from there, with this stage's caches. NULL: all layers are its
+     * own. */
+    const struct stage *others;
+    int alone;
     const struct quantized_model *quantized; /* its checkpoint, where the layers are of that */
     const struct compute *compute;
     enum run_precision precision;
@@ -129,6 +134,10 @@ struct stage_observer {
     /* x f32 (T, channels of the site): what its linears read. NULL: not wanted. */
     void (*site)(void *context, int layer, enum site site, const float *x, int64_t position,
                  int64_t tokens);
+    /* The same when its linears have read it: their products are in stage->projected. hidden f32
+     * (T, hidden): what the norm that made x has read, where one did. NULL: not wanted. */
+    void (*products)(void *context, int layer, enum site site, const float *x, const float *hidden,
+                     int64_t tokens);
     void *context;
 };
 

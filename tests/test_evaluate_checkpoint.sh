@@ -23,6 +23,7 @@ wikitext2 = "$sets/text.txt"
 piqa = "$sets/piqa"
 lambada = "$sets/lambada.jsonl"
 sequence_length = 200
+sensitivity = "linears"
 [run]
 threads = 1
 END
@@ -43,7 +44,7 @@ evaluate() {
     shift 2
     for setting in "$@"; do arguments+=(--set "$setting"); done
     run "$folder/$name.log" "$ranks" eval -q --json "$folder/$name.json" "${arguments[@]}"
-    grep -vE '"(seconds|tokens|tokens_per_second|ranks|hosts|stages|replicas|threads|path)"' \
+    grep -vE '"(seconds|tokens|tokens_per_second|ranks|hosts|stages|replicas|threads|path|peak_memory|planned_memory)"' \
         "$folder/$name.json" >"$folder/$name.figures"
 }
 
@@ -63,7 +64,7 @@ cmp "$folder/one.figures" "$folder/waves.figures" || fail "layers not all in mem
 # an evaluation without the model, but for the comparison.
 rows() { awk -v method="$2" '$0 ~ "  " method "  " { print $1, $NF != "" ? $0 : "" }' "$1" |
     sed -E 's/ +[0-9]+$//; s/ +/ /g' | grep -vE 'kl_divergence|same_top'; }
-evaluate alone 2 evaluation.full_precision=false
+evaluate alone 2 evaluation.full_precision=false evaluation.sensitivity=none
 grep -q 'full precision' "$folder/alone.log" && fail "full_precision = false: it is there"
 cmp <(rows "$folder/one.log" fptq) <(rows "$folder/alone.log" fptq) || fail "the checkpoint alone differs"
 awk '$3 == "kl_divergence" && $4 > 0.001 && $4 < 0.5 { kl = 1 }
@@ -85,7 +86,8 @@ nearly=(quantization.method=rtn quantization.weight_bits=8 quantization.activati
 arguments=()
 for setting in "${nearly[@]}"; do arguments+=(--set "$setting"); done
 run "$folder/log" 2 -q "${arguments[@]}"
-evaluate rotated 2 "evaluation.checkpoint=$folder/rotated.h5" 'evaluation.piqa=""' 'evaluation.lambada=""'
+evaluate rotated 2 "evaluation.checkpoint=$folder/rotated.h5" 'evaluation.piqa=""' 'evaluation.lambada=""' \
+    evaluation.sensitivity=none
 awk '$3 == "kl_divergence" { found = 1; exit !($4 < 0.0005) } END { exit !found }' "$folder/rotated.log" || {
     cat "$folder/rotated.log"
     fail "rotated: another function"
@@ -94,6 +96,27 @@ awk '$3 == "kl_divergence" { found = 1; exit !($4 < 0.0005) } END { exit !found 
 h5dump -y -w 200 -d /config_json "$folder/rotated.h5" | grep -q '"tie_word_embeddings": false' ||
     fail "rotated: config_json says that the head is tied"
 h5dump -y -a /rotation "$folder/demo.h5" >"$folder/log" 2>&1 && fail "not rotated: the attribute is there"
+# Sensitivity. 8-bit weights alone, with all scales folded in, leave an error of rounding only.
+awk '$1 ~ /^(static|equalized|dynamic)$/ { linears += $2; if ($3 + 0 <= 0 || $4 + 0 > 50) exit 2 }
+     END { exit linears != 35 }' "$folder/one.log" || fail "errors of the linears"
+run "$folder/log" 1 -q --set "calibration.ranges=\"$folder/demo.h5\"" --set "output.checkpoint=\"$folder/w8.h5\"" \
+    --set quantization.policy=equalized --set quantization.weight_bits=8 --set quantization.activation_bits=16
+texts=('evaluation.piqa=""' 'evaluation.lambada=""')
+evaluate w8 1 "evaluation.checkpoint=$folder/w8.h5" "${texts[@]}"
+awk '$1 == "none" { found = $2 == 35 && $3 + 0 > 0.1 && $4 + 0 < 1 } END { exit !found }' "$folder/w8.log" || {
+    cat "$folder/w8.log"
+    fail "errors of 8-bit weights"
+}
+# One layer at a time: each does less harm than all.
+evaluate layers 2 evaluation.sensitivity=layers "${texts[@]}"
+evaluate layers-waves 3 evaluation.sensitivity=layers run.stages=1 run.layers_held=2 run.wave=2 "${texts[@]}"
+cmp "$folder/layers.figures" "$folder/layers-waves.figures" || fail "layers not all in memory: other sensitivity"
+awk '$2 == "fptq" && $3 == "kl_divergence" { all = $4 }
+     $1 ~ /^[0-4]$/ && NF == 5 { layers++; if ($3 <= 0 || $3 >= all) exit 2 }
+     END { exit layers != 5 }' "$folder/layers.log" || {
+    cat "$folder/layers.log"
+    fail "divergences of the layers"
+}
 
 # refused PATTERN SET ...
 refused() {
@@ -109,6 +132,10 @@ refused() {
     echo "ok: $(grep 'error: ' "$folder/log")"
 }
 
+refused 'evaluation.sensitivity = "layers" compares evaluation.checkpoint .*: one of them is missing' \
+    evaluation.sensitivity=layers evaluation.full_precision=false
+refused 'rotated.h5: evaluation.sensitivity compares .* the checkpoint is of the rotated model' \
+    "evaluation.checkpoint=$folder/rotated.h5"
 refused 'none.h5: No such file' evaluation.checkpoint=none.h5
 refused 'attribute model_type is "llama", but .*qwen2.* is "qwen2"' "model.path=$source/tests/golden/qwen2/model"
 refused 'a checkpoint of another model: /model/.* is \[[0-9]+, [0-9]+\], but by .*llama_mha.* it must be \[[0-9]+, [0-9]+\]' \

@@ -7,6 +7,7 @@
 
 #include "pipeline/json_file.h"
 #include "pipeline/log.h"
+#include "pipeline/memory.h"
 #include "pipeline/table.h"
 
 static void set_label(const struct evaluation_task *task, char *text, size_t size) {
@@ -21,6 +22,10 @@ static double tokens_per_second(const struct evaluation_scores *scores) {
 }
 
 static void print_notes(const struct evaluation_report *report) {
+    char peak[32], planned[32];
+    memory_text(report->peak_memory, peak, sizeof peak);
+    memory_text(report->planned_memory, planned, sizeof planned);
+    log_plain("peak memory of a rank: %s (planned: %s)\n", peak, planned);
     for (int i = 0; i < report->row_count; i++) {
         const struct evaluation_task *task = report->rows[i].task;
         if (i && report->rows[i - 1].task == task)
@@ -141,11 +146,13 @@ enum status evaluation_report_write_json(const struct evaluation_report *report,
     const struct plan *plan = &report->launch->plan;
     const char *checkpoint = report->config->evaluation.checkpoint;
     json_t *root = json_pack(
-        "{s:s, s:o, s:o, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o}", "program",
+        "{s:s, s:o, s:o, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:I, s:I, s:o}", "program",
         "fptq-pipeline " FPTQ_VERSION, "model", text(report->config->model.path), "checkpoint",
         text(checkpoint), "path", kernel_path_name(report->launch->compute.path), "ranks",
         plan->ranks, "hosts", plan->hosts, "stages", plan->stages, "replicas", plan->replicas,
-        "threads", plan->threads, "seconds", number(report->seconds), "results", rows_json(report));
+        "threads", plan->threads, "seconds", number(report->seconds), "peak_memory",
+        (json_int_t)report->peak_memory, "planned_memory", (json_int_t)report->planned_memory,
+        "results", rows_json(report));
     if (root && report->config->evaluation.sensitivity)
         json_object_set_new(root, "sensitivity", sensitivity_json(report));
     const enum status status = root ? json_file_write(root, file, 17, error)

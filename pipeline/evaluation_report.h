@@ -19,7 +19,8 @@ struct evaluation_report {
     const struct evaluation_row *rows;
     int row_count;
     const struct sensitivity_report *sensitivity;
-    double seconds; /* wall time so far */
+    double seconds;                      /* wall time so far */
+    int64_t peak_memory, planned_memory; /* of the rank with most; 0: unknown */
 };
 
 void evaluation_report_print(const struct evaluation_report *report);

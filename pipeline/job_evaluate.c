@@ -6,7 +6,12 @@
 #include "pipeline/job.h"
 #include "pipeline/launch.h"
 #include "pipeline/log.h"
+#include "pipeline/memory.h"
 #include "pipeline/quantized_model.h"
+
+/* What else an evaluation takes: mapped pages at the edges of decoded tensors, an open checkpoint's
+ * manifest, HDF5's caches (measured: 3 to 9 MB). */
+enum { OTHER_BYTES = 10 << 20 };
 
 struct job {
     const struct config *config;
@@ -23,6 +28,7 @@ struct job {
     int task_count;
     struct timing timing;
     double started;
+    int64_t planned_memory, peak_memory; /* of the rank with most */
 };
 
 static enum status create_tasks(struct job *job, struct error *error) {
@@ -47,6 +53,7 @@ static enum status create_tasks(struct job *job, struct error *error) {
     if (tokenizer)
         tokenizer_destroy(tokenizer);
     free(json);
+    memory_give_back();
     return status;
 }
 
@@ -107,23 +114,32 @@ static enum status open_checkpoint(struct job *job, struct error *error) {
     return status;
 }
 
-/* What a rank needs outside the layers: tokens, heads, the checkpoint's embedding. */
-static int64_t outside_bytes(const struct job *job, int64_t longest) {
+/* What a rank needs outside the layers: tokens and results, the checkpoint's embedding in the first
+ * stage, heads in the last. */
+static int64_t outside_bytes(const struct job *job, int64_t longest, bool first, bool last) {
     const struct config *config = job->config;
     const struct model_shape *shape = &job->model.shape;
     const int64_t chunk = config->calibration.chunk_tokens;
-    int64_t bytes = job->evaluated_count * head_bytes(&job->model, config->run.precision,
-                                                      chunk < longest ? chunk : longest);
+    const int64_t models = job->evaluated_count;
+    /* rows of a chunk to score, and on their way in and out */
+    int64_t bytes = OTHER_BYTES + 4 * models * chunk * shape->hidden * (int64_t)sizeof(float);
     int64_t windows = 0;
+    if (last)
+        bytes += models *
+                 head_bytes(&job->model, config->run.precision, chunk < longest ? chunk : longest);
+    if (first && config->evaluation.checkpoint)
+        bytes += 2 * shape->vocabulary * shape->hidden;
     for (int i = 0; i < job->task_count; i++) {
         const struct evaluation_task *task = &job->tasks[i];
-        bytes += 4 * task->id_count;
+        bytes += (int64_t)sizeof(int32_t) * task->id_count +
+                 task->request_count * ((int64_t)sizeof *task->requests +
+                                        models * (int64_t)sizeof(struct evaluation_score));
         if (task->window_tokens && task->request_count > windows)
             windows = task->request_count;
     }
     if (config->evaluation.sensitivity == SENSITIVITY_LINEARS)
         bytes += sensitivity_bytes(&job->model, shape->layers, windows, chunk);
-    return bytes + (config->evaluation.checkpoint ? 2 * shape->vocabulary * shape->hidden : 0);
+    return bytes;
 }
 
 /* The layers' plan, as for calibration with the items of the largest set and the longest request,
@@ -143,12 +159,17 @@ static enum status plan(struct job *job, struct error *error) {
     config.run.spill = SPILL_NEVER; /* there is no folder for files */
     struct plan_needs needs = {.models = job->evaluated_count};
     if (config.evaluation.checkpoint)
-        needs.layer_bytes = quantized_model_layer_bytes(&job->quantized, job->launch.compute.path);
+        needs.layer_bytes = quantized_model_layer_bytes(&job->quantized, job->launch.compute.path,
+                                                        config.run.precision);
     if (!config.evaluation.full_precision)
         needs.layer_bytes -= plan_layer_bytes(&job->model, 0, config.run.precision);
     const size_t row = (size_t)job->model.shape.hidden * sizeof(float);
     const enum status status = launch_plan(&job->launch, &job->model, &config, &needs,
-                                           outside_bytes(job, longest), row, error);
+                                           outside_bytes(job, longest, true, true), row, error);
+    const struct mesh *mesh = &job->launch.mesh;
+    job->planned_memory =
+        job->launch.plan.memory_rank +
+        outside_bytes(job, longest, mesh->stage == 0, mesh->stage + 1 == mesh->stages);
     if (!status)
         launch_log(&job->launch, &job->model, &config);
     return status;
@@ -282,6 +303,8 @@ static enum status show(struct job *job, struct error *error) {
         .row_count = count,
         .sensitivity = &job->sensitivity_report,
         .seconds = timing_now() - job->started,
+        .peak_memory = job->peak_memory,
+        .planned_memory = job->planned_memory,
     };
     evaluation_report_print(&report);
     return job->options->json ? evaluation_report_write_json(&report, job->options->json, error)
@@ -309,6 +332,10 @@ static enum status run_phases(struct job *job, struct error *error) {
     mesh_enter(mesh, "evaluation");
     for (int i = 0; !status && i < job->task_count; i++)
         status = evaluate(job, i, error);
+    int64_t memory[] = {memory_peak(), job->planned_memory};
+    MPI_Allreduce(MPI_IN_PLACE, memory, 2, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD);
+    job->peak_memory = memory[0];
+    job->planned_memory = memory[1];
     if (!status)
         status = mesh_agree(mesh, mesh->rank ? STATUS_OK : show(job, error), error);
     return status;

@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "pipeline/cgroup.h"
 
@@ -64,6 +67,12 @@ int64_t memory_available_at(const char *root) {
 
 int64_t memory_available(void) {
     return memory_available_at("");
+}
+
+void memory_give_back(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 void memory_text(int64_t bytes, char *text, size_t size) {

@@ -15,6 +15,9 @@ int64_t memory_available(void);
 /* The same with `root` in front of /proc and /sys, for tests. */
 int64_t memory_available_at(const char *root);
 
+/* Let the system have what was freed, where the C library can. */
+void memory_give_back(void);
+
 /* "512 bytes", "3.4 MiB", "21.0 GiB" */
 void memory_text(int64_t bytes, char *text, size_t size);
 

@@ -150,7 +150,8 @@ static struct plan_costs find_costs(const struct model *model, const struct conf
         .layer_hessians = by_gptq ? hessians_bytes(model, config, 1) : 0,
         .layer_record = by_gptq ? hessians_layer_record_bytes(model) : 0,
         .buffers =
-            needs->models * work + rotation + plan->samples * plan->sequence_length * 4 +
+            needs->models * work + rotation +
+            (needs->quantizes ? plan->samples * plan->sequence_length * 4 : 0) +
             plan->threads * (int64_t)stage_scratch_bytes(model, tokens, plan->sequence_length),
         .quantize = needs->quantizes ? quantize_bytes(model, config, plan->threads) : 0,
         .chunks = chunks,

@@ -195,7 +195,8 @@ enum status quantized_model_levels(const struct quantized_model *quantized, cons
     return status;
 }
 
-/* Bring `count` numbers from one type to another, in blocks. */
+/* Bring `count` numbers from one type to another, in blocks; `to` may be `from` where both types
+ * have one size. */
 static void convert(void *to, enum number_type to_type, const void *from,
                     enum number_type from_type, size_t count) {
     float block[1024];
@@ -225,6 +226,10 @@ enum status quantized_model_matrix(const struct quantized_model *quantized, cons
         return status;
     }
     const size_t count = (size_t)(rows * columns), bytes = count * number_size(*type);
+    if (bytes == dataset.bytes) { /* in its place: it may be the largest of all */
+        convert(*data, *type, *data, stored_as, count);
+        return STATUS_OK;
+    }
     void *converted = memory_allocate(bytes);
     if (converted)
         convert(converted, *type, *data, stored_as, count);
@@ -338,14 +343,28 @@ enum status quantized_model_linear(const struct quantized_model *quantized, int 
     return STATUS_OK;
 }
 
-int64_t quantized_model_layer_bytes(const struct quantized_model *quantized,
-                                    enum kernel_path path) {
+/* Of a linear that multiplies floats: 4-bit levels with their scales, or 8-bit ones as floats. */
+static int64_t float_product_bytes(const struct quantized_linear_kind *kind,
+                                   enum run_precision precision) {
+    const int64_t count = kind->rows * kind->columns;
+    if (kind->bits == 4)
+        return count / 2 + kind->rows * w4a8_group_count(kind->columns, kind->group_size) *
+                               (int64_t)(sizeof(float) + !kind->symmetric);
+    return count * (precision == PRECISION_F32 ? 4 : 2);
+}
+
+int64_t quantized_model_layer_bytes(const struct quantized_model *quantized, enum kernel_path path,
+                                    enum run_precision precision) {
     const struct architecture *architecture = quantized->model->architecture;
     int64_t bytes = 0;
     for (int i = 0; i < architecture->linear_count; i++) {
         struct quantized_linear_kind kind;
         if (quantized_model_linear(quantized, 0, &architecture->linears[i], &kind, NULL))
             continue;
+        if (kind.input == QUANTIZED_INPUT_NONE) {
+            bytes += float_product_bytes(&kind, precision);
+            continue;
+        }
         const struct w4a8_weight weight = {.rows = kind.rows,
                                            .columns = kind.columns,
                                            .group_size = kind.group_size,

@@ -7,6 +7,7 @@
 #include "kernels/number.h"
 #include "kernels/path.h"
 #include "pipeline/architecture.h"
+#include "pipeline/config.h"
 
 struct quantized_model {
     const struct model *model;
@@ -70,7 +71,8 @@ enum status quantized_model_vector(const struct quantized_model *quantized, int 
                                    const char *name, const char *suffix, int64_t count,
                                    bool required, float **vector, struct error *error);
 
-/* Bytes that one layer's linears take in memory, on a path. */
-int64_t quantized_model_layer_bytes(const struct quantized_model *quantized, enum kernel_path path);
+/* Bytes that one layer's linears take in memory, on a path and in a precision. */
+int64_t quantized_model_layer_bytes(const struct quantized_model *quantized, enum kernel_path path,
+                                    enum run_precision precision);
 
 #endif

@@ -127,6 +127,14 @@ static void release_layer(struct stage *stage, int layer) {
     *loaded = (struct stage_layer){.cache = loaded->cache};
 }
 
+/* The mapped pages of a layer's linears that were decoded. */
+static void release_decoded(const struct model *model, int layer, enum run_precision precision) {
+    for (int i = 0; i < model->architecture->linear_count; i++)
+        if (share_bytes(model, layer, i, precision))
+            tensor_release(
+                model_layer_tensor(model, layer, model->architecture->linears[i].name, ".weight"));
+}
+
 static void release_layers(struct stage *stage) {
     for (int layer = stage->held_begin; stage->layers && layer < stage->held_end; layer++)
         release_layer(stage, layer);
@@ -165,6 +173,9 @@ enum status stage_hold(struct stage *stage, int begin, int end, struct error *er
     for (int layer = begin; !status && layer < end; layer++)
         status = stage->quantized ? stage_load_quantized_layer(stage, layer, error)
                                   : load_layer(stage, layer, error);
+    /* Reading one tensor has mapped pages of its neighbours again, which were given back before. */
+    for (int layer = begin; !status && !stage->quantized && layer < end; layer++)
+        release_decoded(stage->model, layer, stage->precision);
     return status ? status : reserve_quantized(stage, error);
 }
 

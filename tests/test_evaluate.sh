@@ -37,7 +37,7 @@ evaluate() {
         cat "$folder/$name.log"
         fail "eval with $ranks ranks, $*"
     }
-    grep -vE '"(seconds|tokens|tokens_per_second|ranks|hosts|stages|replicas|threads|path)"' \
+    grep -vE '"(seconds|tokens|tokens_per_second|ranks|hosts|stages|replicas|threads|path|peak_memory|planned_memory)"' \
         "$folder/$name.json" >"$folder/$name.figures"
 }
 

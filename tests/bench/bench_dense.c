@@ -284,6 +284,7 @@ static void bench(enum kernel_path path, int threads) {
 }
 
 int main(int argc, char **argv) {
+    measure_let_openmp_sleep(argv);
     const enum kernel_path path = measure_path(argc, argv, "[PATH [THREADS...]]");
     printf("%s\n%-4s %7s  %4s x %5s x %5s  %7s %7s %7s %7s %7s   %5s %5s\n", kernel_path_name(path),
            "type", "threads", "M", "K", "N", "peak", "run", "ours", "plain", "packed", "/one",

@@ -335,6 +335,7 @@ static void bench(enum kernel_path path, int threads) {
 }
 
 int main(int argc, char **argv) {
+    measure_let_openmp_sleep(argv);
     const enum kernel_path path = measure_path(argc, argv, "[PATH [THREADS...]]");
     printf("%s; rows of X x rows of W x K\n", kernel_path_name(path));
     for (int i = 2; i < argc || i == 2; i++)

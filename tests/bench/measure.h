@@ -17,6 +17,9 @@ enum instruction {
  * machine has; the best one if there is none. Anything else ends the program: --help with `usage`,
  * what follows the program's name, the rest with one line and status 2. */
 enum kernel_path measure_path(int argc, char **argv, const char *usage);
+/* For benches that compare with a library of OpenMP's: its threads, which would spin for a while
+ * after their work, sleep instead. First of all in main; starts the program anew where need be. */
+void measure_let_openmp_sleep(char **argv);
 /* Argument `index` from 2 on, a number from 1 on; `otherwise` if there is none. */
 int64_t measure_number(int argc, char **argv, int index, int64_t otherwise);
 

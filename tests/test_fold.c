@@ -156,7 +156,8 @@ static struct seen see(const struct rotation *loaded, const struct rotation *obs
     const size_t channels = (size_t)(model.shape.layers * model_layer_channels(&model));
     const struct seen seen = {calloc(channels, sizeof(float)),
                               calloc(TOKENS * channels, sizeof(float))};
-    struct stage_observer observer = {seen.maxima, see_site, (void *)&seen};
+    struct stage_observer observer = {
+        .maxima = seen.maxima, .site = see_site, .context = (void *)&seen};
     float *hidden = malloc((size_t)(TOKENS * model.shape.hidden) * sizeof *hidden);
     struct stage stage;
     model.rotation = loaded;

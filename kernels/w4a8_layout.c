@@ -76,6 +76,8 @@ struct w4a8_packed w4a8_find_packed(const struct w4a8_input *input) {
                     : w4a8_round_up(input->rows, kernel->row_multiple),
         .scales = input->data,
     };
+    if (input->data == NULL) /* only sizes are asked for */
+        return packed;
     packed.sums = (int32_t *)input->data + w4a8_round_up(packed.rows, 16);
     packed.tiles =
         (int8_t *)(packed.sums + w4a8_round_up(packed.rows * packed.grouping.groups, 16));

@@ -288,6 +288,7 @@ static enum status read_input(const struct quantized_model *quantized, const cha
 static enum status read_integers(const struct quantized_model *quantized,
                                  struct quantized_linear_kind *kind, struct error *error) {
     enum { BITS, GROUP_SIZE, SYMMETRIC, FOLDED, COUNT };
+    enum { LARGEST_GROUP = 65536 }; /* as of quantization.group_size */
     static const char *const names[COUNT] = {"weight_bits", "group_size", "symmetric", "folded"};
     int64_t values[COUNT] = {0};
     enum status status = STATUS_OK;
@@ -297,9 +298,13 @@ static enum status read_integers(const struct quantized_model *quantized,
     if (!status && values[BITS] != 4 && values[BITS] != 8)
         status = error_set(error, STATUS_INPUT, "%s: %s: weight_bits is %lld, not 4 or 8",
                            quantized->path, kind->group, (long long)values[BITS]);
-    if (!status && values[GROUP_SIZE] < 0)
+    if (!status && (values[GROUP_SIZE] < 0 || values[GROUP_SIZE] > LARGEST_GROUP))
         status = error_set(error, STATUS_INPUT, "%s: %s: group_size is %lld", quantized->path,
                            kind->group, (long long)values[GROUP_SIZE]);
+    if (!status && values[BITS] == 8 && (values[GROUP_SIZE] || !values[SYMMETRIC]))
+        status = error_set(error, STATUS_INPUT,
+                           "%s: %s: weight_bits is 8, which goes with group_size 0 and symmetric 1",
+                           quantized->path, kind->group);
     kind->bits = (int)values[BITS];
     kind->group_size = values[GROUP_SIZE];
     kind->symmetric = values[SYMMETRIC] != 0;

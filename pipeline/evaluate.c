@@ -1,5 +1,6 @@
 #include "pipeline/evaluate.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -271,6 +272,7 @@ enum status evaluate_run(struct mesh *mesh, const struct plan *plan,
                          const struct evaluation_task *task, struct evaluation_scores *scores,
                          struct sensitivity *sensitivity, struct timing *timing,
                          struct error *error) {
+    assert(model_count <= EVALUATION_MODELS_MAX);
     struct evaluation evaluation = {
         .mesh = mesh,
         .models = models,

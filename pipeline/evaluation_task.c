@@ -169,9 +169,10 @@ static enum status build_item(struct builder *builder, const struct evaluation_i
     struct evaluation_request kept = {0};
     size_t length = 0;
     for (int choice = 0; choice < item->choices; choice++) {
-        const char *context = item->contexts[choice] ? item->contexts[choice] : item->contexts[0];
+        const char *context = item->contexts[0];
         enum status status = STATUS_OK;
-        if (item->contexts[choice]) {
+        if (choice == 0 || item->contexts[choice]) {
+            context = item->contexts[choice];
             length = evaluation_stripped_length(context);
             status = keep_context(builder, context, length, &kept);
         }

@@ -77,7 +77,8 @@ static void write_linear(struct writer *writer, const struct linear_rule *rule,
     const int64_t rows = model_dimension(shape, rule->out);
     const int64_t columns = model_dimension(shape, rule->in);
     const int64_t group_size = sizes[take(writer) % (sizeof sizes / sizeof sizes[0])];
-    const int64_t groups = group_size < 0 ? 1 : w4a8_group_count(columns, group_size);
+    const bool sensible = group_size >= 0 && group_size <= 1 << 16;
+    const int64_t groups = sensible ? w4a8_group_count(columns, group_size) : 1;
     const unsigned flags = take(writer), wrong = take(writer);
     const int64_t bits = flags & 1 ? 8 : 4;
     const bool symmetric = flags & 2, scales_wrong = wrong & 64, biased = flags & 4;

@@ -287,12 +287,13 @@ static void attention_task(void *context, int64_t begin, int64_t end, int thread
     const struct attention_shape *shape = attention->shape;
     const int64_t step = tokens_of_unit(shape, attention->tokens);
     const int64_t blocks = (attention->tokens + step - 1) / step;
+    void *scratch = team_scratch(attention->compute->team, thread);
+    assert(scratch != NULL);
     for (int64_t item = begin; item < end; item++) {
         struct unit unit = {.kv_head = (int)(item / blocks), .begin = item % blocks * step};
         unit.end = minimum(unit.begin + step, attention->tokens);
         unit.rows = (unit.end - unit.begin) * group_size(shape);
-        unit.scratch = scratch_layout(shape, attention->tokens,
-                                      team_scratch(attention->compute->team, thread));
+        unit.scratch = scratch_layout(shape, attention->tokens, scratch);
         memset(unit.scratch.sum, 0, (size_t)(unit.rows * shape->head_dim) * sizeof(float));
         for (int64_t row = 0; row < unit.rows; row++)
             unit.scratch.softmax[row] = (struct softmax){.largest = -INFINITY};

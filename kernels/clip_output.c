@@ -1,5 +1,6 @@
 #include "kernels/clip_output.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -284,6 +285,7 @@ int64_t clip_output_search(enum kernel_path path, const struct quantize_format *
                            const struct clip_output_sample *sample, float *shrink,
                            void *workspace) {
     size_t used;
+    assert(workspace != NULL);
     const struct band band = lay_out(path, sample, workspace, &used);
     for (int64_t begin = row_begin; begin < row_end; begin += band.rows) {
         const int64_t rows = smaller(band.rows, row_end - begin);

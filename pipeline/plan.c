@@ -229,7 +229,8 @@ void plan_estimate_time(const struct plan_costs *costs, const struct plan_rates 
                                            : 2.0 * (double)(plan->wave * costs->window_hidden) *
                                                  (plan->passes - 1) / rates->load_bytes;
         const double wave = (double)(plan->wave * costs->chunks) * microbatch + spill;
-        const double waves = (double)((windows + plan->wave - 1) / plan->wave + plan->stages - 1);
+        const int64_t each = (windows + plan->wave - 1) / plan->wave;
+        const double waves = (double)(each + plan->stages - 1);
         plan->seconds_wave = load + wave;
         plan->seconds_load = waves * load;
         plan->seconds_calibrate = waves * wave;

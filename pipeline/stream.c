@@ -1,5 +1,6 @@
 #include "pipeline/stream.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "io/scratch.h"
@@ -94,6 +95,7 @@ static enum status do_act(struct stream *stream, int64_t k, enum stream_act act,
                           struct error *error) {
     const struct stream_work *work = stream->work;
     const struct stream_chunk *chunk = k < 0 ? NULL : &stream->order.chunks[k];
+    assert(chunk || act == STREAM_EXPECT);
     const int rank = stream->mesh->rank;
     const int slot = (int)((k + RING) % RING), next = (slot + 1) % RING;
     const size_t bytes = chunk_bytes(stream), place = chunk ? (size_t)chunk->place * bytes : 0;

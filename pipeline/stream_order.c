@@ -1,5 +1,6 @@
 #include "pipeline/stream_order.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,6 +135,7 @@ void stream_order_free(struct stream_order *order) {
 bool stream_order_has(const struct stream_order *order, int64_t k, enum stream_act act, int stage,
                       int stages) {
     const struct stream_chunk *chunk = k < 0 ? NULL : &order->chunks[k];
+    assert(chunk || act == STREAM_EXPECT);
     switch (act) {
     case STREAM_ENTER:
         return order->passes > 1 && (k == 0 || chunk->pass != order->chunks[k - 1].pass);

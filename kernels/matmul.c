@@ -277,6 +277,7 @@ static void multiply_step(const struct product *product, const struct step *step
     const struct matmul_kernel *kernel = product->kernel;
     const struct block block = block_at(product, step->item);
     const int64_t tiles = count_tiles(product, block.m, block.m_end);
+    assert(tiles > 0);
     const int64_t share = minimum((kernel->panel_rows + tiles - 1) / tiles, product->fetch_rows);
     const char *next_w = step_weights(product, next);
     int64_t fetched = 0, loaded = 0;

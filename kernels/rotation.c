@@ -84,7 +84,8 @@ static void fill_matrix(struct rotation *rotation) {
 
 /* splitmix64 (Steele, Lea and Flood 2014), a bit of each number. */
 static void fill_signs(struct rotation *rotation, uint64_t seed) {
-    const float length = (float)(1 / sqrt((double)(rotation->width / rotation->order)));
+    const int64_t power = rotation->width / rotation->order; /* of 2 */
+    const float length = (float)(1 / sqrt((double)power));
     for (int64_t i = 0; i < rotation->width; i++) {
         uint64_t z = seed += UINT64_C(0x9e3779b97f4a7c15);
         z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);

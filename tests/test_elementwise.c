@@ -97,7 +97,8 @@ static double expect_norm_rms(const struct rows *rows, int64_t t, int64_t j, dou
         squares += (double)x[i] * (double)x[i];
     const double y =
         (double)x[j] / sqrt(squares / (double)rows->channels + 1e-5) * (double)rows->weight[j];
-    *tolerance = fabs(y) * (double)(rows->channels / 16 + 16) * 0x1p-24;
+    const int64_t roundings = rows->channels / 16 + 16;
+    *tolerance = fabs(y) * (double)roundings * 0x1p-24;
     return y;
 }
 

@@ -71,7 +71,7 @@ static void sums_are_those_of_a_plain_loop(void **state) {
         const int64_t tokens = random_integer(&random, 1, i == 10 ? 2500 : 300);
         if (!kernel_path_supported(path))
             continue;
-        float *x = malloc((size_t)(tokens * channels) * sizeof *x);
+        float *x = calloc((size_t)(tokens * channels), sizeof *x);
         for (int64_t k = 0; k < tokens * channels; k++)
             x[k] = random_normal(&random) * (k % channels == 1 ? 50.0f : 1.0f);
         struct gram gram = gram_start(path, 2, precision, channels);

@@ -12,12 +12,15 @@
 
 enum { ARGUMENTS_MAX = 16 };
 
-/* Parse a line of words separated by single spaces; `line` holds the strings afterwards. */
+/* Parse a line of words separated by single spaces; `line` holds the strings afterwards, and the
+ * options their places until the next call. */
 static enum status parse(char *line, struct options *options, struct error *error) {
-    char *arguments[ARGUMENTS_MAX + 1] = {(char[]){"fptq-pipeline"}};
-    int count = 1;
+    static char program[] = "fptq-pipeline", *arguments[ARGUMENTS_MAX + 1];
+    int count = 0;
+    arguments[count++] = program;
     for (char *word = strtok(line, " "); word && count < ARGUMENTS_MAX; word = strtok(NULL, " "))
         arguments[count++] = word;
+    arguments[count] = NULL;
     return options_parse(options, count, arguments, error);
 }
 

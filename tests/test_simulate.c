@@ -94,9 +94,9 @@ static void test_attention(void **state) {
     (void)state;
     struct simulation_costs costs = {.layers = 2, .token_key = 1};
     const struct plan plan = make_plan(1, 1, 1);
-    assert_near(run(&costs, &plan, NULL).seconds, 2 * 40 * 41 / 2);
+    assert_near(run(&costs, &plan, NULL).seconds, 2.0 * 40 * 41 / 2);
     costs.window = 16;
-    assert_near(run(&costs, &plan, NULL).seconds, 2 * (16 * 17 / 2 + 24 * 16));
+    assert_near(run(&costs, &plan, NULL).seconds, 2.0 * (16.0 * 17 / 2 + 24 * 16));
 }
 
 /* Two layers, one held, waves of two windows: each wave loads both for its 8 chunks. */

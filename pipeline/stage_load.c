@@ -219,8 +219,11 @@ static enum status allocate_buffers(struct stage *stage, struct error *error) {
         const int64_t channels = model_site_channels(model, (enum site)site);
         widest = channels > widest ? channels : widest;
     }
-    const size_t packed_bytes =
-        matmul_packed_bytes(stage->compute->path, MATMUL_F32, tokens, widest);
+    /* Of few channels bf16 takes more, whose pairs are filled up. */
+    const size_t f32_bytes = matmul_packed_bytes(stage->compute->path, MATMUL_F32, tokens, widest);
+    const size_t bf16_bytes =
+        matmul_packed_bytes(stage->compute->path, MATMUL_BF16, tokens, widest);
+    const size_t packed_bytes = f32_bytes > bf16_bytes ? f32_bytes : bf16_bytes;
     const int64_t query = model_dimension(&model->shape, DIMENSION_QUERY);
     bool complete = true;
     for (int role = 0; role < ROLE_COUNT; role++) {

@@ -224,6 +224,12 @@ static void write_states(void) {
         write_seed("state", name, kinds + i, 1);
     write_seed("state", "zeros", zeros, sizeof zeros);
     write_seed("quantized_model", "zeros", zeros + 1, 64);
+    /* On each path, activations of no site are quantized. */
+    for (unsigned char path = 0; path < 5; path++) {
+        const unsigned char floats[] = {path, 0, 0, 4, 0, 4, 0, 4, 0, 4};
+        name[0] = (char)('0' + path);
+        write_seed("quantized_model", name, floats, sizeof floats);
+    }
 }
 
 /* --- checkpoints --- */

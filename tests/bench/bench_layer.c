@@ -197,9 +197,10 @@ static void measure(struct bench *bench, int threads) {
     printf("%s, %d thread%s: dense products %.0f GFLOP/s, whole layer %.0f GFLOP/s, ratio %.3f\n",
            kernel_path_name(bench->compute.path), threads, threads > 1 ? "s" : "", dense_rate,
            whole_rate, whole_rate / dense_rate);
+    const int chunks = LAYERS * CONTEXT / CHUNK;
     for (int part = 0; part < PARTS; part++)
-        printf("  %-20s %8.2f ms a chunk  %5.2f %%\n", part_names[part],
-               least[part] * 1e3 / (LAYERS * CONTEXT / CHUNK), 100.0 * least[part] / total);
+        printf("  %-20s %8.2f ms a chunk  %5.2f %%\n", part_names[part], least[part] * 1e3 / chunks,
+               100.0 * least[part] / total);
     printf("  attention alone %.0f GFLOP/s\n", attention / least[ATTENTION] * 1e-9);
 }
 

@@ -94,6 +94,14 @@ static hid_t make_layout(struct input *input, hid_t type, int rank, const hsize_
     return creation;
 }
 
+/* HDF5 1.10.8 crashes while it writes a chunk of 2^29 elements: those are left unwritten. */
+static bool is_writable(const hsize_t *chunk, int rank) {
+    hsize_t elements = 1;
+    for (int i = 0; i < rank && elements <= 1 << 24; i++)
+        elements *= chunk[i];
+    return elements <= 1 << 24;
+}
+
 /* The data that the input has for a dataset: chunks as they are stored, each after its size and
  * filter mask; or elements. */
 static void write_data(struct input *input, hid_t dataset, hid_t type, int rank,
@@ -111,7 +119,7 @@ static void write_data(struct input *input, hid_t dataset, hid_t type, int rank,
             H5Pclose(creation);
             offset[0] = take(input) * chunk[0];
             take_bytes(input, bytes, size);
-            if (size > 0 && offset[0] < dimensions[0])
+            if (size > 0 && offset[0] < dimensions[0] && is_writable(chunk, rank))
                 H5Dwrite_chunk(dataset, H5P_DEFAULT, mask, offset, size, bytes);
         }
         return;

@@ -207,6 +207,15 @@ int64_t model_site_channels(const struct model *model, enum site site) {
     return 0;
 }
 
+int64_t model_widest_site(const struct model *model) {
+    int64_t widest = 0;
+    for (int site = 0; site < SITE_COUNT; site++) {
+        const int64_t channels = model_site_channels(model, (enum site)site);
+        widest = channels > widest ? channels : widest;
+    }
+    return widest;
+}
+
 int64_t model_site_offset(const struct model *model, enum site site) {
     int64_t offset = 0;
     for (int before = 0; before < (int)site; before++)

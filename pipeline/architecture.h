@@ -135,6 +135,8 @@ void model_close(struct model *model);
 int64_t model_dimension(const struct model_shape *shape, enum dimension dimension);
 /* Channels of a site. */
 int64_t model_site_channels(const struct model *model, enum site site);
+/* The most that any site has. */
+int64_t model_widest_site(const struct model *model);
 /* Offset of a site's channels in a layer's array of all sites' channels, and their total. */
 int64_t model_site_offset(const struct model *model, enum site site);
 int64_t model_layer_channels(const struct model *model);

@@ -119,17 +119,13 @@ static struct plan_costs find_costs(const struct model *model, const struct conf
     const int64_t tokens = plan->chunk_tokens;
     const struct attention_shape attention =
         attention_shape_of(model, config, plan->sequence_length);
-    int64_t widest = 0, outputs = 0;
-    for (int site = 0; site < SITE_COUNT; site++) {
-        const int64_t channels = model_site_channels(model, (enum site)site);
-        widest = channels > widest ? channels : widest;
-    }
+    int64_t outputs = 0;
     for (int role = 0; role < ROLE_COUNT; role++)
         outputs += model_role_columns(model, (enum linear_role)role);
     const int64_t chunks = (plan->sequence_length + tokens - 1) / tokens;
     const int64_t work =
         tokens * 4 * (outputs + 4 * shape->hidden + model_dimension(shape, DIMENSION_QUERY)) +
-        (int64_t)matmul_packed_bytes(PATH_AVX512, MATMUL_F32, tokens, widest) +
+        (int64_t)matmul_packed_bytes(PATH_AVX512, MATMUL_F32, tokens, model_widest_site(model)) +
         plan->sequence_length * shape->head_dim * 4;
     /* A site's rotated activations; each thread's vectors. */
     const int64_t rotation = needs->quantizes && config->quantization.rotation != ROTATION_NONE
@@ -306,12 +302,12 @@ static enum status check_message(const char *key, int64_t tokens, int64_t column
 static enum status check_messages(const struct model *model, const struct config *config,
                                   struct error *error) {
     const struct config_calibration *calibration = &config->calibration;
-    enum status status = check_message("calibration.chunk_tokens", calibration->chunk_tokens,
-                                       model->shape.hidden, error);
-    for (int site = 0; !status && config_needs_sample(config) && site < SITE_COUNT; site++)
-        status = check_message("calibration.sample_tokens", calibration->sample_tokens,
-                               model_site_channels(model, (enum site)site), error);
-    return status;
+    const enum status status = check_message("calibration.chunk_tokens", calibration->chunk_tokens,
+                                             model->shape.hidden, error);
+    return status || !config_needs_sample(config)
+               ? status
+               : check_message("calibration.sample_tokens", calibration->sample_tokens,
+                               model_widest_site(model), error);
 }
 
 /* The windows that replicas share. Where none pass they share the linears, and any number will do.

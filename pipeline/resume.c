@@ -55,11 +55,7 @@ static enum status allocate(struct resume *resume, struct error *error) {
 static enum status spread_sample(const struct resume_run *run, const struct resume_found *found,
                                  struct error *error) {
     const int64_t tokens = run->sample->tokens;
-    int64_t widest = 0;
-    for (int site = 0; site < SITE_COUNT; site++)
-        widest = widest > model_site_channels(run->model, (enum site)site)
-                     ? widest
-                     : model_site_channels(run->model, (enum site)site);
+    const int64_t widest = model_widest_site(run->model);
     uint16_t *rows = malloc((size_t)(tokens * widest) * sizeof *rows + 1);
     const enum status status = mesh_agree(
         run->mesh,

@@ -63,20 +63,11 @@ static enum status make_row_scales(const struct model *model, struct sensitivity
 
 /* ---- Memory ---- */
 
-static int64_t widest_site(const struct model *model) {
-    int64_t widest = 0;
-    for (int site = 0; site < SITE_COUNT; site++) {
-        const int64_t channels = model_site_channels(model, (enum site)site);
-        widest = channels > widest ? channels : widest;
-    }
-    return widest;
-}
-
 int64_t sensitivity_bytes(const struct model *model, int layers, int64_t windows,
                           int64_t chunk_tokens) {
     return layers * (windows * LINEARS_MAX * (int64_t)sizeof(struct sensitivity_sums) +
                      2 * 4 * model_layer_channels(model)) +
-           chunk_tokens * (4 * widest_site(model) + (int64_t)sizeof(struct sensitivity_sums));
+           chunk_tokens * (4 * model_widest_site(model) + (int64_t)sizeof(struct sensitivity_sums));
 }
 
 enum status sensitivity_create(struct sensitivity *sensitivity, struct stage *full,
@@ -91,7 +82,8 @@ enum status sensitivity_create(struct sensitivity *sensitivity, struct stage *fu
     sensitivity->sums =
         calloc((size_t)layers * (size_t)windows * LINEARS_MAX, sizeof *sensitivity->sums);
     sensitivity->layers = calloc((size_t)layers, sizeof *sensitivity->layers);
-    sensitivity->inputs = memory_allocate(tokens * (size_t)widest_site(model) * sizeof(float));
+    sensitivity->inputs =
+        memory_allocate(tokens * (size_t)model_widest_site(model) * sizeof(float));
     sensitivity->tokens = malloc(tokens * sizeof *sensitivity->tokens);
     enum status status = STATUS_OK;
     if (!sensitivity->sums || !sensitivity->layers || !sensitivity->inputs || !sensitivity->tokens)

@@ -214,11 +214,7 @@ static enum matmul_precision site_precision(enum run_precision precision, enum n
 static enum status allocate_buffers(struct stage *stage, struct error *error) {
     const struct model *model = stage->model;
     const int64_t tokens = stage->chunk_tokens;
-    int64_t widest = 0;
-    for (int site = 0; site < SITE_COUNT; site++) {
-        const int64_t channels = model_site_channels(model, (enum site)site);
-        widest = channels > widest ? channels : widest;
-    }
+    const int64_t widest = model_widest_site(model);
     /* Of few channels bf16 takes more, whose pairs are filled up. */
     const size_t f32_bytes = matmul_packed_bytes(stage->compute->path, MATMUL_F32, tokens, widest);
     const size_t bf16_bytes =

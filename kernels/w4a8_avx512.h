@@ -30,7 +30,7 @@ quantize_16(const float *x, const float *multiplier, __m512 reciprocal, __mmask1
         _mm512_ternarylogic_epi32(magnitude, bits, magnitude_bits, MAGNITUDE_OR_SIGN)));
 }
 
-/* 64 numbers as int8. */
+/* 64 numbers as int8; dword 4 q + part has numbers 16 part + 4 q and the three after it. */
 static inline __attribute__((always_inline)) __m512i
 quantize_64(const float *x, const float *multiplier, __m512 reciprocal, int64_t count) {
     __m512i part[4];
@@ -38,23 +38,22 @@ quantize_64(const float *x, const float *multiplier, __m512 reciprocal, int64_t 
     for (int i = 0; i < 4; i++)
         part[i] = quantize_16(x + 16 * i, multiplier == NULL ? NULL : multiplier + 16 * i,
                               reciprocal, vector_mask16(count - 16 * i));
-    /* Packing leaves dword 4 q + part in place of 4 part + q. */
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    return _mm512_permutexvar_epi32(order,
-                                    _mm512_packs_epi16(_mm512_packs_epi32(part[0], part[1]),
-                                                       _mm512_packs_epi32(part[2], part[3])));
+    return _mm512_packs_epi16(_mm512_packs_epi32(part[0], part[1]),
+                              _mm512_packs_epi32(part[2], part[3]));
 }
 
 static inline __attribute__((always_inline)) int32_t
 quantize_spans(int8_t *spans, int64_t stride, const float *x, const float *multiplier,
                float reciprocal, int64_t count, int64_t filled) {
     const __m512 factor = _mm512_set1_ps(reciprocal);
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     __m512i sums = _mm512_setzero_si512();
     for (int64_t k = 0; k < filled; k += 64) {
-        const __m512i values =
-            count - k >= 64
-                ? quantize_64(x + k, multiplier == NULL ? NULL : multiplier + k, factor, 64)
-                : quantize_64(x + k, multiplier == NULL ? NULL : multiplier + k, factor, count - k);
+        const __m512i values = _mm512_permutexvar_epi32(
+            order, count - k >= 64
+                       ? quantize_64(x + k, multiplier == NULL ? NULL : multiplier + k, factor, 64)
+                       : quantize_64(x + k, multiplier == NULL ? NULL : multiplier + k, factor,
+                                     count - k));
         sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), values);
         if (X_SPAN == 64) {
             _mm512_storeu_si512(spans, values);

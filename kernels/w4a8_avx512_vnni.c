@@ -39,6 +39,77 @@ static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes,
     }
 }
 
+/* 64 numbers of 8 rows, a dword of four for each row beside the other rows'. */
+static inline __attribute__((always_inline)) void
+store_tile(int8_t *spans, const __m512i rows[ROWS], int64_t quads) {
+    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
+                  second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    __m512i four[2][4]; /* rows 0 .. 3, 4 .. 7: numbers 16 part .. 16 part + 15 of each */
+    UNROLL
+    for (int half = 0; half < 2; half++) {
+        const __m512i *row = rows + 4 * half;
+        const __m512i low01 = _mm512_unpacklo_epi32(row[0], row[1]),
+                      low23 = _mm512_unpacklo_epi32(row[2], row[3]),
+                      high01 = _mm512_unpackhi_epi32(row[0], row[1]),
+                      high23 = _mm512_unpackhi_epi32(row[2], row[3]);
+        four[half][0] = _mm512_unpacklo_epi64(low01, low23);
+        four[half][1] = _mm512_unpackhi_epi64(low01, low23);
+        four[half][2] = _mm512_unpacklo_epi64(high01, high23);
+        four[half][3] = _mm512_unpackhi_epi64(high01, high23);
+    }
+    UNROLL
+    for (int part = 0; part < 4; part++) {
+        const __m512i low = four[0][part], high = four[1][part];
+        int8_t *at = spans + 4 * ROWS * 4 * part;
+        if (4 * part < quads)
+            _mm512_storeu_si512(at, _mm512_permutex2var_epi64(low, first, high));
+        if (4 * part + 2 < quads)
+            _mm512_storeu_si512(at + 64, _mm512_permutex2var_epi64(low, second, high));
+    }
+}
+
+static inline __attribute__((always_inline)) void
+quantize_tile_spans(int8_t *spans, const float *x, int64_t x_stride, const float *multiplier,
+                    const float *reciprocals, int64_t count, int64_t quads, __m512i sums[ROWS]) {
+    __m512i values[ROWS];
+    UNROLL
+    for (int row = 0; row < ROWS; row++) {
+        values[row] =
+            quantize_64(x + row * x_stride, multiplier, _mm512_set1_ps(reciprocals[row]), count);
+        sums[row] = _mm512_dpbusd_epi32(sums[row], _mm512_set1_epi8(1), values[row]);
+    }
+    store_tile(spans, values, quads);
+}
+
+/* A quad of all rows is written at once, instead of 4 bytes in each of many lines. */
+static inline __attribute__((always_inline)) void
+quantize_rows(int8_t *spans, const float *x, int64_t x_stride, const float *multiplier,
+              const float *reciprocals, int64_t count, int64_t filled, int32_t *row_sums) {
+    __m512i sums[ROWS];
+    UNROLL
+    for (int row = 0; row < ROWS; row++)
+        sums[row] = _mm512_setzero_si512();
+    for (int64_t k = 0; k < filled; k += 64, spans += 64 * ROWS, x += 64) {
+        const float *multipliers = multiplier == NULL ? NULL : multiplier + k;
+        if (count - k >= 64)
+            quantize_tile_spans(spans, x, x_stride, multipliers, reciprocals, 64, 16, sums);
+        else
+            quantize_tile_spans(spans, x, x_stride, multipliers, reciprocals, count - k,
+                                (filled - k) / 4, sums);
+    }
+    UNROLL
+    for (int row = 0; row < ROWS; row++)
+        row_sums[row] += _mm512_reduce_add_epi32(sums[row]);
+}
+
+static void quantize_tile(int8_t *spans, const float *x, int64_t x_stride, const float *multiplier,
+                          const float *reciprocals, int64_t count, int64_t filled, int32_t *sums) {
+    if (multiplier == NULL)
+        quantize_rows(spans, x, x_stride, NULL, reciprocals, count, filled, sums);
+    else
+        quantize_rows(spans, x, x_stride, multiplier, reciprocals, count, filled, sums);
+}
+
 static inline __m512i broadcast4(const int8_t *x) {
     int32_t four;
     memcpy(&four, x, sizeof four);
@@ -227,5 +298,6 @@ const struct w4a8_kernel w4a8_avx512_vnni = {
     .subtracted_bias = SUBTRACTED_BIAS,
     .multiply = {multiply_rows, multiply_rows},
     .multiply_streams = {multiply_streams4, multiply_streams8},
+    .quantize_tile = quantize_tile,
     W4A8_BODY_FUNCTIONS,
 };

@@ -45,6 +45,22 @@ static int32_t quantize_group(const struct quantizing *task, int64_t m, int64_t 
     return sum;
 }
 
+/* The same of all rows of a full tile: sums (rows). */
+static void quantize_tile_group(const struct quantizing *task, int64_t m, int64_t group,
+                                const float *reciprocals, int32_t *sums) {
+    const struct w4a8_kernel *kernel = task->packed.kernel;
+    const struct w4a8_grouping *grouping = &task->packed.grouping;
+    const int64_t size = w4a8_group_size(grouping, group), first = group * grouping->size;
+    const int64_t filled = w4a8_group_filled(grouping, group);
+    const float *x = task->x + m * task->stride + first;
+    const float *multiplier = task->how->multiplier;
+    memset(sums, 0, (size_t)kernel->tile_rows * sizeof *sums);
+    for (int64_t k = 0; k < filled; k += W4A8_STEP_K)
+        kernel->quantize_tile(row_at(&task->packed, m, 0, group, k), x + k, task->stride,
+                              multiplier == NULL ? NULL : multiplier + first + k, reciprocals,
+                              size - k, w4a8_minimum(W4A8_STEP_K, filled - k), sums);
+}
+
 static float token_scale(const struct quantizing *task, int64_t m) {
     if (!task->how->dynamic)
         return task->how->scale;
@@ -69,13 +85,21 @@ static void quantize_rows(void *context, int64_t begin, int64_t end, int thread)
         const int64_t rows = w4a8_tile_rows(packed, m);
         float *scales = packed->scales + m;
         int32_t *sums = packed->sums + m * groups;
-        for (int64_t row = 0; row < rows; row++)
+        float reciprocals[W4A8_MAX_TILE_ROWS];
+        for (int64_t row = 0; row < rows; row++) {
             scales[row] = m + row < task->m ? token_scale(task, m + row) : 1.0f;
+            reciprocals[row] = 1.0f / scales[row];
+        }
+        if (packed->kernel->quantize_tile != NULL && m + packed->kernel->tile_rows <= task->m) {
+            for (int64_t group = 0; group < groups; group++)
+                quantize_tile_group(task, m, group, reciprocals, sums + group * rows);
+            continue;
+        }
         for (int64_t first = 0; first < groups; first += part)
             for (int64_t row = 0; row < rows; row++)
                 for (int64_t group = first; group < w4a8_minimum(first + part, groups); group++)
                     sums[group * rows + row] =
-                        quantize_group(task, m, row, group, 1.0f / scales[row]);
+                        quantize_group(task, m, row, group, reciprocals[row]);
     }
 }
 

@@ -20,6 +20,8 @@
 /* Panels that are read side by side, and how many bytes ahead memory is asked for in each. */
 enum { W4A8_STREAMS = 4, W4A8_STREAM_AHEAD = 1024 };
 
+enum { W4A8_MAX_TILE_ROWS = 32 };
+
 /* Some whole groups of a panel, or a part of one group. */
 struct w4a8_block {
     const uint8_t *weights; /* levels in bytes */
@@ -92,6 +94,10 @@ struct w4a8_kernel {
      * `stride` bytes apart. Returns the sum. */
     int32_t (*quantize)(int8_t *spans, int64_t stride, const float *x, const float *multiplier,
                         float reciprocal, int64_t count, int64_t filled);
+    /* The same for tile_rows rows of X, `x_stride` numbers apart, whose spans lie side by side: row
+     * i times reciprocals[i], its sum added to sums[i]. NULL: the driver goes row by row. */
+    void (*quantize_tile)(int8_t *spans, const float *x, int64_t x_stride, const float *multiplier,
+                          const float *reciprocals, int64_t count, int64_t filled, int32_t *sums);
     /* y (count) = sum * scale (+ bias where not NULL); stream: nobody reads y soon, it may go past
      * the caches. */
     void (*finish)(float *y, const float *sum, float scale, const float *bias, int64_t count,

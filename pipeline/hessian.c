@@ -160,7 +160,7 @@ static void add_block(struct hessians *hessians, int layer, enum site site, int6
                       const unsigned char *block, int64_t tokens) {
     struct hessian_layer *to = layer_of(hessians, layer);
     const bool fits =
-        gram_add(hessians->compute, to->sums + sums_offset(hessians->model, site), block,
+        gram_add(hessians->compute, to->sums + sums_offset(hessians->model, (int)site), block,
                  hessians->precision, tokens, model_site_channels(hessians->model, site),
                  hessians->exponent, hessians->work);
     if (!fits)
@@ -211,5 +211,5 @@ enum status hessians_check(const struct hessians *hessians, struct error *error)
 }
 
 int64_t *hessians_sums(const struct hessians *hessians, int layer, enum site site) {
-    return layer_of(hessians, layer)->sums + sums_offset(hessians->model, site);
+    return layer_of(hessians, layer)->sums + sums_offset(hessians->model, (int)site);
 }

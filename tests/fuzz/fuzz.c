@@ -2,10 +2,14 @@
 
 #include <fcntl.h>
 #include <ftw.h>
-#include <sanitizer/allocator_interface.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+/* Of <sanitizer/allocator_interface.h>, which GCC comes without. */
+size_t __sanitizer_get_current_allocated_bytes(void);
+int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void *, size_t),
+                                              void (*)(const volatile void *));
 
 static char folder[200];
 static size_t before, most;

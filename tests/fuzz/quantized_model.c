@@ -173,7 +173,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *file = fuzz_path("q.parts/q.h5");
     fuzz_memory_begin();
     if (quantized_model_open(file, writer.model, &quantized, &error) == STATUS_OK) {
-        quantized_model_layer_bytes(&quantized, path);
+        quantized_model_layer_bytes(&quantized, path, precision);
         if (quantized_model_check(&quantized, &error) == STATUS_OK)
             compute(&quantized, path, precision);
         quantized_model_close(&quantized);

@@ -88,8 +88,8 @@ static void add_merges(struct gguf_file *file) {
                                          "b",
                                          "\xc4\xa0",
                                          "ab",
-                                         "\xc4\xa0"
-                                         "a",
+                                         ("\xc4\xa0"
+                                          "a"),
                                          "<|end|>"};
     static const char *const merges[] = {"a b", "\xc4\xa0 a"};
     static const int32_t types[] = {1, 1, 1, 1, 1, 3};

@@ -36,7 +36,10 @@ static void write_model(void) {
     for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
         const int rows = tensors[i].rows, columns = tensors[i].columns;
         const size_t end = at + 2 * (size_t)(rows ? rows * columns : columns);
-        snprintf(shape, sizeof shape, rows ? "%d,%d" : "%2$d", rows, columns);
+        if (rows)
+            snprintf(shape, sizeof shape, "%d,%d", rows, columns);
+        else
+            snprintf(shape, sizeof shape, "%d", columns);
         length += (size_t)snprintf(header + length, sizeof header - length,
                                    "%s\"%s.weight\":{\"dtype\":\"BF16\",\"shape\":[%s],"
                                    "\"data_offsets\":[%zu,%zu]}",

@@ -34,8 +34,10 @@ def load(path, tokenizer_file):
         tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=tokenizer_file)
     else:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder or ".", gguf_file=file)
+    # The prefix is for an empty context, which no set here has.
     return lm_eval.models.huggingface.HFLM(
-        pretrained=model.eval(), tokenizer=tokenizer, batch_size=1, add_bos_token=False
+        pretrained=model.eval(), tokenizer=tokenizer, batch_size=1, add_bos_token=False,
+        prefix_token_id=0,
     )
 
 
@@ -80,6 +82,16 @@ def mmlu(folder):
             for row in csv.reader(file):
                 docs.append({"question": row[0], "choices": row[1:5], "answer": "ABCD".index(row[5])})
         yield "mmlu_" + name.removesuffix("_test.csv"), "test", docs
+
+
+def shares(counts, limit):
+    """How many of each subject there are when one of each is taken in turn until there are `limit`."""
+    taken = [0] * len(counts)
+    while sum(taken) < limit:
+        for i, count in enumerate(counts):
+            if taken[i] < count and sum(taken) < limit:
+                taken[i] += 1
+    return taken
 
 
 def harness(model, task, split, docs):
@@ -152,9 +164,10 @@ def main():
         if getattr(options, name) is None:
             continue
         items, rows = results[name]["items"], []
-        for task, split, docs in reader(getattr(options, name)):
-            if len(rows) < len(items):
-                rows += harness(model, task, split, docs[: len(items) - len(rows)])
+        tasks = list(reader(getattr(options, name)))
+        taken = shares([len(docs) for _, _, docs in tasks], len(items))
+        for (task, split, docs), count in zip(tasks, taken, strict=True):
+            rows += harness(model, task, split, docs[:count]) if count else []
         compare(name, rows, items)
 
 

@@ -94,12 +94,18 @@ static hid_t make_layout(struct input *input, hid_t type, int rank, const hsize_
     return creation;
 }
 
-/* HDF5 1.10.8 crashes while it writes a chunk of 2^29 elements: those are left unwritten. */
-static bool is_writable(const hsize_t *chunk, int rank) {
-    hsize_t elements = 1;
-    for (int i = 0; i < rank && elements <= 1 << 24; i++)
-        elements *= chunk[i];
-    return elements <= 1 << 24;
+/* At most 2^bits elements; a dimension has at most 2^47. */
+static bool is_below(int bits, const hsize_t *dimensions, int rank) {
+    double elements = 1;
+    for (int i = 0; i < rank; i++)
+        elements *= (double)dimensions[i];
+    return elements <= (double)((hsize_t)1 << bits);
+}
+
+/* HDF5 1.10.8 crashes while it writes a chunk of 2^29 elements, or one of a dataset of more than
+ * 2^64: those are left unwritten. */
+static bool is_writable(const hsize_t *dimensions, const hsize_t *chunk, int rank) {
+    return is_below(24, chunk, rank) && is_below(60, dimensions, rank);
 }
 
 /* The data that the input has for a dataset: chunks as they are stored, each after its size and
@@ -119,7 +125,7 @@ static void write_data(struct input *input, hid_t dataset, hid_t type, int rank,
             H5Pclose(creation);
             offset[0] = take(input) * chunk[0];
             take_bytes(input, bytes, size);
-            if (size > 0 && offset[0] < dimensions[0] && is_writable(chunk, rank))
+            if (size > 0 && offset[0] < dimensions[0] && is_writable(dimensions, chunk, rank))
                 H5Dwrite_chunk(dataset, H5P_DEFAULT, mask, offset, size, bytes);
         }
         return;

@@ -247,7 +247,7 @@ multiply_streams(const int bits, const struct w4a8_streams *streams) {
                 for (int v = 0; v < VECTORS; v++) {
                     const uint8_t *line = w[s] + 64 * v;
                     if (bits == 4)
-                        __builtin_prefetch(line + W4A8_STREAM_AHEAD);
+                        __builtin_prefetch(line + W4A8_STREAM_AHEAD, 0, 2);
                     total[s][v] = add_span(bits, total[s][v], line, eight);
                 }
                 w[s] += span_bytes;

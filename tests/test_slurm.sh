@@ -252,7 +252,8 @@ ranks=$(grep -o '64 rank(s).*' log || true)
 check_finished "64 tasks"
 echo "64 tasks: $((SECONDS - begin)) s: $ranks"
 
-# --- SLURM's own limits: the signal comes 20 to 80 s before the end, the limit is the least there is
+# --- SLURM's own limits: the signal comes 20 to 80 s before the end, the limit is the least there is;
+# or one that says nothing comes, and the program goes by the job's end
 if [ "${FPTQ_TEST_LONG:-0}" = 1 ]; then
     begin=$(date +%s%N)
     run 4
@@ -262,7 +263,7 @@ if [ "${FPTQ_TEST_LONG:-0}" = 1 ]; then
     run 4
     mv out.h5 reference.h5
     for launcher in srun mpirun; do
-        for option in --signal=B:USR1@20 --signal=0; do
+        for option in --signal=B:USR1@20 --signal=B:CONT@10; do
             begin=$SECONDS
             submit job-$launcher --ntasks-per-node=4 --cpus-per-task=1 --time=1 $option
             await_job

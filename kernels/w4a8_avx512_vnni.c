@@ -5,7 +5,7 @@
 enum {
     COLUMNS = 48,
     VECTORS = 3,
-    ROWS = 8,
+    ROWS = 4,
     SPAN = 8,
     X_SPAN = 4,
     UNIT = COLUMNS * 4,
@@ -39,32 +39,20 @@ static void unpack(uint8_t *levels, const uint8_t *packed, int64_t bytes,
     }
 }
 
-/* 64 numbers of 8 rows, a dword of four for each row beside the other rows'. */
-static inline __attribute__((always_inline)) void
-store_tile(int8_t *spans, const __m512i rows[ROWS], int64_t quads) {
-    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
-                  second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-    __m512i four[2][4]; /* rows 0 .. 3, 4 .. 7: numbers 16 part .. 16 part + 15 of each */
+/* 64 numbers of each row, a dword of four beside those of the other rows. */
+static inline __attribute__((always_inline)) void store_tile(int8_t *spans, const __m512i row[ROWS],
+                                                             int64_t quads) {
+    const __m512i low01 = _mm512_unpacklo_epi32(row[0], row[1]),
+                  low23 = _mm512_unpacklo_epi32(row[2], row[3]),
+                  high01 = _mm512_unpackhi_epi32(row[0], row[1]),
+                  high23 = _mm512_unpackhi_epi32(row[2], row[3]);
+    const __m512i part[4] = {
+        _mm512_unpacklo_epi64(low01, low23), _mm512_unpackhi_epi64(low01, low23),
+        _mm512_unpacklo_epi64(high01, high23), _mm512_unpackhi_epi64(high01, high23)};
     UNROLL
-    for (int half = 0; half < 2; half++) {
-        const __m512i *row = rows + 4 * half;
-        const __m512i low01 = _mm512_unpacklo_epi32(row[0], row[1]),
-                      low23 = _mm512_unpacklo_epi32(row[2], row[3]),
-                      high01 = _mm512_unpackhi_epi32(row[0], row[1]),
-                      high23 = _mm512_unpackhi_epi32(row[2], row[3]);
-        four[half][0] = _mm512_unpacklo_epi64(low01, low23);
-        four[half][1] = _mm512_unpackhi_epi64(low01, low23);
-        four[half][2] = _mm512_unpacklo_epi64(high01, high23);
-        four[half][3] = _mm512_unpackhi_epi64(high01, high23);
-    }
-    UNROLL
-    for (int part = 0; part < 4; part++) {
-        const __m512i low = four[0][part], high = four[1][part];
-        int8_t *at = spans + 4 * ROWS * 4 * part;
-        if (4 * part < quads)
-            _mm512_storeu_si512(at, _mm512_permutex2var_epi64(low, first, high));
-        if (4 * part + 2 < quads)
-            _mm512_storeu_si512(at + 64, _mm512_permutex2var_epi64(low, second, high));
+    for (int i = 0; i < 4; i++) {
+        const int64_t dwords = ROWS * (quads - 4 * i);
+        _mm512_mask_storeu_epi32(spans + 64 * i, vector_mask16(dwords), part[i]);
     }
 }
 
@@ -128,22 +116,23 @@ static inline __m512 scales_of(const char *grid, int v) {
     return _mm512_loadu_ps((const float *)(const void *)grid + 16 * v);
 }
 
+/* For each row of the tile, for each of its vectors. (Braces follow: the pragmas go with loops.) */
+#define EACH_SUM                                                                                   \
+    _Pragma("GCC unroll 4") for (int row = 0; row < rows; row++)                                   \
+        _Pragma("GCC unroll 3") for (int v = 0; v < VECTORS; v++)
+
 /* A row has one start for all columns. */
 static inline __attribute__((always_inline)) void
 open_sums(const int rows, __m512i total[ROWS][VECTORS], const struct w4a8_block *block,
           const int32_t *x_sums, const int32_t *carry) {
-    if (!block->opens) {
-#pragma GCC unroll 8
-        for (int row = 0; row < rows; row++)
-#pragma GCC unroll 3
-            for (int v = 0; v < VECTORS; v++)
-                total[row][v] = _mm512_loadu_si512(carry + row * COLUMNS + 16 * v);
-    } else {
-#pragma GCC unroll 8
-        for (int row = 0; row < rows; row++)
-            total[row][0] = total[row][1] = total[row][2] =
-                _mm512_set1_epi32(-block->zero_point * x_sums[row]);
-    }
+    if (block->opens)
+        EACH_SUM {
+            total[row][v] = _mm512_set1_epi32(-block->zero_point * x_sums[row]);
+        }
+    else
+        EACH_SUM {
+            total[row][v] = _mm512_loadu_si512(carry + row * COLUMNS + 16 * v);
+        }
 }
 
 static inline __attribute__((always_inline)) void
@@ -152,7 +141,7 @@ add_quad(const int rows, __m512i total[ROWS][VECTORS], const uint8_t *w, const i
 #pragma GCC unroll 3
     for (int v = 0; v < VECTORS; v++)
         level[v] = _mm512_loadu_si512(w + 64 * v);
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int row = 0; row < rows; row++) {
         const __m512i four = broadcast4(x + 4 * row);
 #pragma GCC unroll 3
@@ -161,10 +150,16 @@ add_quad(const int rows, __m512i total[ROWS][VECTORS], const uint8_t *w, const i
     }
 }
 
+/* A tile's sums stay in registers from group to group. */
 static inline __attribute__((always_inline)) void multiply(const int rows,
                                                            const struct w4a8_block *block,
                                                            const int8_t *x, const int32_t *x_sums,
                                                            float *sum, int32_t *carry) {
+    const bool closes = block->closes; /* here, so that no store can change it */
+    __m512 sums[ROWS][VECTORS];
+    EACH_SUM {
+        sums[row][v] = _mm512_loadu_ps(sum + row * COLUMNS + 16 * v);
+    }
     for (int64_t group = 0; group < block->groups; group++) {
         const uint8_t *w = block->weights + group * block->weight_stride;
         const char *grid = block->grid + group * block->grid_stride;
@@ -176,21 +171,20 @@ static inline __attribute__((always_inline)) void multiply(const int rows,
             w += 2 * QUAD_BYTES;
             x += 2 * rows * 4;
         }
-#pragma GCC unroll 3
-        for (int v = 0; v < VECTORS; v++) {
-            const __m512 scale = scales_of(grid, v);
-#pragma GCC unroll 8
-            for (int row = 0; row < rows; row++) {
-                const int at = row * COLUMNS + 16 * v;
-                if (block->closes)
-                    _mm512_storeu_ps(sum + at,
-                                     _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(total[row][v]),
-                                                     _mm512_loadu_ps(sum + at)));
-                else
-                    _mm512_storeu_si512(carry + at, total[row][v]);
+        if (closes)
+            EACH_SUM {
+                sums[row][v] = _mm512_fmadd_ps(scales_of(grid, v),
+                                               _mm512_cvtepi32_ps(total[row][v]), sums[row][v]);
             }
-        }
+        else
+            EACH_SUM {
+                _mm512_storeu_si512(carry + row * COLUMNS + 16 * v, total[row][v]);
+            }
     }
+    if (closes)
+        EACH_SUM {
+            _mm512_storeu_ps(sum + row * COLUMNS + 16 * v, sums[row][v]);
+        }
 }
 
 #define MULTIPLY(rows)                                                                             \
@@ -202,10 +196,6 @@ MULTIPLY(1)
 MULTIPLY(2)
 MULTIPLY(3)
 MULTIPLY(4)
-MULTIPLY(5)
-MULTIPLY(6)
-MULTIPLY(7)
-MULTIPLY(8)
 
 /* The levels of 8 k of one panel's vector, from nibbles or bytes, times 8 k of x. */
 static inline __m512i add_span(const int bits, __m512i total, const uint8_t *w, const __m512i *x) {
@@ -280,8 +270,7 @@ static void multiply_streams8(const struct w4a8_streams *streams) {
 }
 
 static void multiply_rows(const struct w4a8_block *block, const struct w4a8_rows *rows) {
-    static multiply_tile *const by_rows[ROWS] = {multiply_1, multiply_2, multiply_3, multiply_4,
-                                                 multiply_5, multiply_6, multiply_7, multiply_8};
+    static multiply_tile *const by_rows[ROWS] = {multiply_1, multiply_2, multiply_3, multiply_4};
     multiply_tiles(block, rows, by_rows);
 }
 

@@ -259,7 +259,7 @@ if [ "${FPTQ_TEST_LONG:-0}" = 1 ]; then
     run 4
     check_finished "before the limits"
     milliseconds=$((($(date +%s%N) - begin) / 1000000))
-    sed -i "s/^samples = .*/samples = $((samples * 150 * 1000 / milliseconds))/" config.toml
+    sed -i "s/^samples = .*/samples = $((samples * 220 * 1000 / milliseconds))/" config.toml
     run 4
     mv out.h5 reference.h5
     for launcher in srun mpirun; do

@@ -7,9 +7,9 @@
 MODEL is a Hugging Face folder or a GGUF file. EVAL.json is what `fptq-pipeline eval --json` wrote with
 some `limit`; the same first items of each set go through lm-evaluation-harness's own tasks (prompts,
 encoding, scores) with the model in float32. Prints for each set how many choices (acc and acc_norm)
-differ, and for each that differs by how much the two best choices differ in log-likelihood. --tokenizer: a tokenizer.json to use; what transformers makes of a GGUF file's
-tokenizer may lack steps (digits one by one in SmolLM2's), while a checkpoint has it whole in
-/tokenizer_json.
+differ, and for each that differs by how much the two best choices differ in log-likelihood.
+--tokenizer: a tokenizer.json to use; what transformers makes of a GGUF file's tokenizer may lack steps
+(digits one by one in SmolLM2's), while a checkpoint has it whole in /tokenizer_json.
 """
 
 import argparse

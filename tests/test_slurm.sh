@@ -255,11 +255,16 @@ echo "64 tasks: $((SECONDS - begin)) s: $ranks"
 # --- SLURM's own limits: the signal comes 20 to 80 s before the end, the limit is the least there is;
 # or one that says nothing comes, and the program goes by the job's end
 if [ "${FPTQ_TEST_LONG:-0}" = 1 ]; then
-    begin=$(date +%s%N)
-    run 4
-    check_finished "before the limits"
-    milliseconds=$((($(date +%s%N) - begin) / 1000000))
-    sed -i "s/^samples = .*/samples = $((samples * 220 * 1000 / milliseconds))/" config.toml
+    sed -i "s/^samples = .*/samples = $longer/" config.toml
+    least=
+    for _ in 1 2 3; do # the machine may be busy with other things now and not later
+        begin=$(date +%s%N)
+        run 4
+        milliseconds=$((($(date +%s%N) - begin) / 1000000))
+        [ "${least:-$milliseconds}" -lt $milliseconds ] || least=$milliseconds
+        rm -rf out.h5
+    done
+    sed -i "s/^samples = .*/samples = $((longer * 200 * 1000 / least))/" config.toml
     run 4
     mv out.h5 reference.h5
     for launcher in srun mpirun; do

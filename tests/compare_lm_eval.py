@@ -105,7 +105,8 @@ def harness(model, task, split, docs):
             manager.task_index[task],
             {"dataset_path": "json", "dataset_name": None,
              "dataset_kwargs": {"data_files": {split: file}}, "num_fewshot": 0,
-             "training_split": None, "fewshot_split": None},
+             "training_split": None, "fewshot_split": None, "validation_split": None,
+             "test_split": None, split + "_split": split},
         )
         entry.pop("tag", None)
         results = lm_eval.simple_evaluate(

@@ -80,7 +80,10 @@ def mmlu(folder):
         docs = []
         with open(os.path.join(folder, "test", name), encoding="utf-8", newline="") as file:
             for row in csv.reader(file):
-                docs.append({"question": row[0], "choices": row[1:5], "answer": "ABCD".index(row[5])})
+                if row[0] == "question":  # some copies have a header, and indices for letters
+                    continue
+                answer = int(row[5]) if row[5].isdigit() else "ABCD".index(row[5])
+                docs.append({"question": row[0], "choices": row[1:5], "answer": answer})
         yield "mmlu_" + name.removesuffix("_test.csv"), "test", docs
 
 

@@ -23,8 +23,8 @@ struct product {
     bool symmetric;
     const float *bias;
     bool streams;                /* y is larger than the caches */
-    int64_t panels, item_panels; /* an item is some panels against a block of m */
-    int64_t items_across;        /* items of a block of m */
+    int64_t panels;
+    int64_t items_across; /* of a block of m; an item is some panels against it */
     struct team *team;
 };
 
@@ -134,9 +134,10 @@ static void find_ahead(const struct product *product, const struct item *items, 
 /* Each step of all panels in turn: a step's part of X comes from afar once. */
 static void run_item(const struct product *product, int64_t index, uint8_t *scratch) {
     const struct w4a8_layout *layout = &product->layout;
-    const int64_t panel = index % product->items_across * product->item_panels;
-    const int64_t panels = w4a8_minimum(product->item_panels, product->panels - panel);
-    const int64_t m = index / product->items_across * BLOCK_ROWS;
+    const int64_t across = product->items_across, place = index % across;
+    const int64_t panel = place * product->panels / across;
+    const int64_t panels = (place + 1) * product->panels / across - panel;
+    const int64_t m = index / across * BLOCK_ROWS;
     struct item items[MAX_PANELS];
     for (int64_t i = 0; i < panels; i++) {
         uint8_t *sums = scratch + MAX_COLUMNS * W4A8_STEP_K + 2 * i * SUM_BYTES;
@@ -213,7 +214,16 @@ static void run_streams(void *context, int64_t begin, int64_t end, int thread) {
 }
 
 enum { STREAM_FROM = 1 << 17 }; /* numbers of y: 512 KiB */
-enum { PIECES = 4 };            /* that each thread has on average */
+enum { PIECES = 4 };            /* that each thread has at least */
+
+/* Items of a block of m: the same number for all threads, of as many panels as can be, so that X is
+ * brought near seldom. */
+static int64_t count_items(int64_t panels, int64_t m_blocks, int64_t threads) {
+    const int64_t least = (panels + MAX_PANELS - 1) / MAX_PANELS;
+    const int64_t wanted = (PIECES * threads + m_blocks - 1) / m_blocks;
+    const int64_t items = w4a8_round_up(wanted > least ? wanted : least, threads);
+    return w4a8_minimum(items, panels);
+}
 
 void w4a8_run(const struct compute *compute, float *y, int64_t y_stride,
               const struct w4a8_input *input, const struct w4a8_weight *weight, const float *bias) {
@@ -243,10 +253,6 @@ void w4a8_run(const struct compute *compute, float *y, int64_t y_stride,
         return;
     }
     const int64_t m_blocks = (input->rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    const int64_t share = product.panels * m_blocks / (PIECES * threads);
-    product.item_panels = share < 1 ? 1 : w4a8_minimum(share, MAX_PANELS);
-    product.items_across = (product.panels + product.item_panels - 1) / product.item_panels;
-    const int64_t items = product.items_across * m_blocks;
-    team_for(compute->team, items, (items + PIECES * threads - 1) / (PIECES * threads), run_items,
-             &product);
+    product.items_across = count_items(product.panels, m_blocks, threads);
+    team_for(compute->team, product.items_across * m_blocks, 1, run_items, &product);
 }

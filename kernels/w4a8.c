@@ -22,7 +22,7 @@ struct product {
     struct w4a8_layout layout;
     bool symmetric;
     const float *bias;
-    bool streams;                /* y is larger than the caches */
+    bool streams; /* y is larger than the caches */
     int64_t panels;
     int64_t items_across; /* of a block of m; an item is some panels against it */
     struct team *team;

@@ -27,9 +27,10 @@ struct quantizing {
     const struct w4a8_quantization *how;
 };
 
-/* One group of row `row` of the tile that begins at m, in the pieces that lie together. */
-static int32_t quantize_group(const struct quantizing *task, int64_t m, int64_t row, int64_t group,
-                              float reciprocal) {
+/* One group of the tile that begins at m, in the pieces that lie together: of one row, or of all
+ * (rows > 1), side by side. reciprocals, sums: of these (rows). */
+static void quantize_group(const struct quantizing *task, int64_t m, int64_t row, int64_t rows,
+                           int64_t group, const float *reciprocals, int32_t *sums) {
     const struct w4a8_kernel *kernel = task->packed.kernel;
     const struct w4a8_grouping *grouping = &task->packed.grouping;
     const int64_t stride = w4a8_tile_rows(&task->packed, m) * kernel->x_span;
@@ -37,28 +38,18 @@ static int32_t quantize_group(const struct quantizing *task, int64_t m, int64_t 
     const int64_t filled = w4a8_group_filled(grouping, group), first = group * grouping->size;
     const float *x = task->x + (m + row) * task->stride + first;
     const float *multiplier = task->how->multiplier;
-    int32_t sum = 0;
-    for (int64_t k = 0; k < filled; k += W4A8_STEP_K)
-        sum += kernel->quantize(row_at(&task->packed, m, row, group, k), stride, x + k,
-                                multiplier == NULL ? NULL : multiplier + first + k, reciprocal,
-                                size - k, w4a8_minimum(W4A8_STEP_K, filled - k));
-    return sum;
-}
-
-/* The same of all rows of a full tile: sums (rows). */
-static void quantize_tile_group(const struct quantizing *task, int64_t m, int64_t group,
-                                const float *reciprocals, int32_t *sums) {
-    const struct w4a8_kernel *kernel = task->packed.kernel;
-    const struct w4a8_grouping *grouping = &task->packed.grouping;
-    const int64_t size = w4a8_group_size(grouping, group), first = group * grouping->size;
-    const int64_t filled = w4a8_group_filled(grouping, group);
-    const float *x = task->x + m * task->stride + first;
-    const float *multiplier = task->how->multiplier;
-    memset(sums, 0, (size_t)kernel->tile_rows * sizeof *sums);
-    for (int64_t k = 0; k < filled; k += W4A8_STEP_K)
-        kernel->quantize_tile(row_at(&task->packed, m, 0, group, k), x + k, task->stride,
-                              multiplier == NULL ? NULL : multiplier + first + k, reciprocals,
-                              size - k, w4a8_minimum(W4A8_STEP_K, filled - k), sums);
+    memset(sums, 0, (size_t)rows * sizeof *sums);
+    for (int64_t k = 0; k < filled; k += W4A8_STEP_K) {
+        int8_t *spans = row_at(&task->packed, m, row, group, k);
+        const float *multipliers = multiplier == NULL ? NULL : multiplier + first + k;
+        const int64_t piece = w4a8_minimum(W4A8_STEP_K, filled - k);
+        if (rows > 1)
+            kernel->quantize_tile(spans, x + k, task->stride, multipliers, reciprocals, size - k,
+                                  piece, sums);
+        else
+            *sums +=
+                kernel->quantize(spans, stride, x + k, multipliers, *reciprocals, size - k, piece);
+    }
 }
 
 static float token_scale(const struct quantizing *task, int64_t m) {
@@ -92,14 +83,14 @@ static void quantize_rows(void *context, int64_t begin, int64_t end, int thread)
         }
         if (packed->kernel->quantize_tile != NULL && m + packed->kernel->tile_rows <= task->m) {
             for (int64_t group = 0; group < groups; group++)
-                quantize_tile_group(task, m, group, reciprocals, sums + group * rows);
+                quantize_group(task, m, 0, rows, group, reciprocals, sums + group * rows);
             continue;
         }
         for (int64_t first = 0; first < groups; first += part)
             for (int64_t row = 0; row < rows; row++)
                 for (int64_t group = first; group < w4a8_minimum(first + part, groups); group++)
-                    sums[group * rows + row] =
-                        quantize_group(task, m, row, group, reciprocals[row]);
+                    quantize_group(task, m, row, 1, group, &reciprocals[row],
+                                   &sums[group * rows + row]);
     }
 }
 

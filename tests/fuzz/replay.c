@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tests/fuzz/fuzz.h"
 
@@ -13,8 +14,7 @@ enum { CUTS = 8, LARGEST = 1 << 20 };
 static void run(const uint8_t *data, size_t size) {
     uint8_t *copy = malloc(size + !size);
     fuzz_require(copy != NULL, "no memory");
-    for (size_t i = 0; i < size; i++)
-        copy[i] = data[i];
+    memcpy(copy, data, size);
     LLVMFuzzerTestOneInput(copy, size);
     free(copy);
 }

@@ -20,25 +20,35 @@ static inline __m256i broadcast4(const int8_t *x) {
     return _mm256_set1_epi32(four);
 }
 
+/* Keeps the sums in registers: reordering the long unrolled loop, the compiler runs out of them. */
+static inline __attribute__((always_inline)) void keep_in_registers(__m256i sums[ROWS][VECTORS]) {
+    __asm__ volatile(""
+                     : "+x"(sums[0][0]), "+x"(sums[0][1]), "+x"(sums[1][0]), "+x"(sums[1][1]),
+                       "+x"(sums[2][0]), "+x"(sums[2][1]), "+x"(sums[3][0]), "+x"(sums[3][1]));
+}
+
 /* total += the sums of `quads` quads of k, at most CHAIN */
 static inline __attribute__((always_inline)) void add_quads4(const int rows,
                                                              __m256i total[ROWS][VECTORS],
                                                              const uint8_t *w, const int8_t *x,
-                                                             int64_t quads) {
+                                                             const int64_t quads) {
     __m256i chain[ROWS][VECTORS];
 #pragma GCC unroll 4
-    for (int row = 0; row < rows; row++)
+    for (int row = 0; row < ROWS; row++)
 #pragma GCC unroll 2
         for (int v = 0; v < VECTORS; v++)
             chain[row][v] = _mm256_setzero_si256();
-    for (int64_t quad = 0; quad < quads; quad++, w += QUAD_BYTES, x += rows * 4) {
-        const __m256i left = load(w), right = load(w + 32);
+#pragma GCC unroll 8
+    for (int64_t quad = 0; quad < quads; quad++) {
+        const __m256i left = load(w + quad * QUAD_BYTES), right = load(w + quad * QUAD_BYTES + 32);
 #pragma GCC unroll 4
         for (int row = 0; row < rows; row++) {
-            const __m256i four = broadcast4(x + 4 * row);
+            const __m256i four = broadcast4(x + (quad * rows + row) * 4);
             chain[row][0] = _mm256_add_epi16(chain[row][0], _mm256_maddubs_epi16(left, four));
             chain[row][1] = _mm256_add_epi16(chain[row][1], _mm256_maddubs_epi16(right, four));
         }
+        if (rows == ROWS)
+            keep_in_registers(chain);
     }
 #pragma GCC unroll 4
     for (int row = 0; row < rows; row++)
@@ -91,7 +101,9 @@ static inline __attribute__((always_inline)) void multiply(const int bits, const
         const int64_t quads = block->count / 4;
         for (int64_t quad = 0; quad < quads; quad += CHAIN) {
             const int64_t here = quads - quad < CHAIN ? quads - quad : CHAIN;
-            if (bits == 4)
+            if (bits == 4 && here == CHAIN)
+                add_quads4(rows, total, w + quad * QUAD_BYTES, x + quad * rows * 4, CHAIN);
+            else if (bits == 4)
                 add_quads4(rows, total, w + quad * QUAD_BYTES, x + quad * rows * 4, here);
             else
                 add_quads8(rows, total, w + quad * QUAD_BYTES, x + quad * rows * 4, here);

@@ -73,6 +73,12 @@ static void run_fma_256(int64_t rounds) {
     RUN_256("vfmadd231ps");
 }
 
+/* Products and the additions that they need. */
+static void run_int8_256(int64_t rounds) {
+    RUN("", FEW, "vpmaddubsw %%ymm12, %%ymm13, %%ymm14\n\tvpaddw %%ymm14, %%ymm\\i, %%ymm", ,
+        "xmm14");
+}
+
 __attribute__((target("avx512f"))) static void run_fma_512(int64_t rounds) {
     RUN_512("vfmadd231ps");
 }
@@ -134,6 +140,7 @@ static struct loop find_loop(enum kernel_path path, enum instruction instruction
     case INSTRUCTION_INT8_DOT:
         return path == PATH_AMX           ? (struct loop){run_int8_tiles, 4 * 16 * 16 * 64 * 2}
                : path == PATH_AVX512_BF16 ? (struct loop){run_int8_512, 24 * 64 * 2}
+               : path == PATH_AVX2        ? (struct loop){run_int8_256, 12 * 32 * 2}
                                           : none;
     }
     return none;

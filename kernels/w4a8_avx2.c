@@ -58,30 +58,42 @@ static inline __attribute__((always_inline)) void add_quads4(const int rows,
                 total[row][v], _mm256_madd_epi16(chain[row][v], _mm256_set1_epi16(1)));
 }
 
+/* The sums of four products of levels of 8 bits and x. */
+static inline __m256i product8(__m256i level, __m256i four) {
+    return _mm256_madd_epi16(
+        _mm256_maddubs_epi16(_mm256_abs_epi8(level), _mm256_sign_epi8(four, level)),
+        _mm256_set1_epi16(1));
+}
+
 static inline __attribute__((always_inline)) void add_quads8(const int rows,
                                                              __m256i total[ROWS][VECTORS],
                                                              const uint8_t *w, const int8_t *x,
                                                              int64_t quads) {
-    const __m256i ones = _mm256_set1_epi16(1);
     for (int64_t quad = 0; quad < quads; quad++, w += QUAD_BYTES, x += rows * 4) {
 #pragma GCC unroll 2
         for (int v = 0; v < VECTORS; v++) {
-            const __m256i level = load(w + 32 * v), magnitude = _mm256_abs_epi8(level);
+            const __m256i level = load(w + 32 * v);
 #pragma GCC unroll 4
-            for (int row = 0; row < rows; row++) {
-                const __m256i four = _mm256_sign_epi8(broadcast4(x + 4 * row), level);
-                total[row][v] = _mm256_add_epi32(
-                    total[row][v], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, four), ones));
-            }
+            for (int row = 0; row < rows; row++)
+                total[row][v] =
+                    _mm256_add_epi32(total[row][v], product8(level, broadcast4(x + 4 * row)));
         }
     }
 }
 
-static inline __m256i zero_points_of(const struct w4a8_block *block, const char *grid, int v) {
-    if (!block->has_zero_points)
-        return _mm256_set1_epi32(block->zero_point);
-    return _mm256_cvtepi8_epi32(
-        _mm_loadl_epi64((const __m128i *)(const void *)(grid + COLUMNS * 4 + 8 * v)));
+/* Eight columns' sum of a group: sum += scale * (total - z * x_sum). Without zero points z is the
+ * same for all. */
+static inline void close_group(float *sum, __m256i total, const char *grid, int v,
+                               bool has_zero_points, int32_t zero_point, int32_t x_sum) {
+    const char *zero_points = grid + COLUMNS * 4 + 8 * v;
+    const __m256i z =
+        has_zero_points
+            ? _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)zero_points))
+            : _mm256_set1_epi32(zero_point);
+    const __m256i offset = _mm256_mullo_epi32(z, _mm256_set1_epi32(x_sum));
+    const __m256 value = _mm256_cvtepi32_ps(_mm256_sub_epi32(total, offset));
+    const __m256 scale = _mm256_loadu_ps((const float *)(const void *)grid + 8 * v);
+    _mm256_storeu_ps(sum, _mm256_fmadd_ps(scale, value, _mm256_loadu_ps(sum)));
 }
 
 static inline __attribute__((always_inline)) void multiply(const int bits, const int rows,
@@ -113,20 +125,86 @@ static inline __attribute__((always_inline)) void multiply(const int bits, const
 #pragma GCC unroll 2
             for (int v = 0; v < VECTORS; v++) {
                 const int at = row * COLUMNS + 8 * v;
-                if (!block->closes) {
+                if (block->closes)
+                    close_group(sum + at, total[row][v], grid, v, block->has_zero_points,
+                                block->zero_point, x_sums[group * rows + row]);
+                else
                     _mm256_storeu_si256((__m256i *)(void *)(carry + at), total[row][v]);
-                    continue;
-                }
-                const __m256i offset = _mm256_mullo_epi32(
-                    zero_points_of(block, grid, v), _mm256_set1_epi32(x_sums[group * rows + row]));
-                const __m256 value = _mm256_cvtepi32_ps(_mm256_sub_epi32(total[row][v], offset));
-                const __m256 scale = _mm256_loadu_ps((const float *)(const void *)grid + 8 * v);
-                _mm256_storeu_ps(sum + at,
-                                 _mm256_fmadd_ps(scale, value, _mm256_loadu_ps(sum + at)));
             }
         }
         x += block->count * rows;
     }
+}
+
+/* total += `spans` spans (of 8 k; nibbles: at most a chain's) of a panel where it lies, times x. */
+static inline __attribute__((always_inline)) void add_spans(const int bits, __m256i total[VECTORS],
+                                                            const uint8_t *w, const int8_t *x,
+                                                            const int64_t spans) {
+    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    __m256i chain[VECTORS] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+#pragma GCC unroll 4
+    for (int64_t span = 0; span < spans; span++) {
+        const __m256i first = broadcast4(x + span * SPAN), second = broadcast4(x + span * SPAN + 4);
+        const uint8_t *at = w + span * UNIT * bits / 4;
+        for (int line = 0; line < UNIT * bits / 4; line += 64)
+            __builtin_prefetch(at + W4A8_STREAM_AHEAD + line, 0, 2);
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++, at += 32) {
+            if (bits == 8) {
+                total[v] = _mm256_add_epi32(total[v], product8(load(at), first));
+                total[v] = _mm256_add_epi32(total[v], product8(load(at + QUAD_BYTES), second));
+                continue;
+            }
+            const __m256i both = load(at), left = _mm256_and_si256(both, low),
+                          right = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+            chain[v] = _mm256_add_epi16(chain[v], _mm256_maddubs_epi16(left, first));
+            chain[v] = _mm256_add_epi16(chain[v], _mm256_maddubs_epi16(right, second));
+        }
+    }
+    if (bits == 4)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++)
+            total[v] = _mm256_add_epi32(total[v], _mm256_madd_epi16(chain[v], ones));
+}
+
+static inline __attribute__((always_inline)) void
+multiply_streams(const int bits, const struct w4a8_streams *streams) {
+    enum { MOST = CHAIN * 4 / SPAN };
+    const int8_t *x = streams->x;
+    memset(streams->sums, 0, W4A8_STREAMS * COLUMNS * sizeof *streams->sums);
+    for (int64_t group = 0; group < streams->groups; group++) {
+        const int64_t count = group + 1 < streams->groups ? streams->count : streams->last_count;
+        const int64_t spans = count / SPAN, levels = count * COLUMNS * bits / 8;
+        __m256i total[W4A8_STREAMS][VECTORS];
+        memset(total, 0, sizeof total);
+        for (int64_t span = 0; span < spans; span += MOST)
+#pragma GCC unroll 4
+            for (int s = 0; s < W4A8_STREAMS; s++) {
+                const uint8_t *w =
+                    streams->panels[s] + group * streams->record_bytes + span * UNIT * bits / 4;
+                if (spans - span >= MOST)
+                    add_spans(bits, total[s], w, x + span * SPAN, MOST);
+                else
+                    add_spans(bits, total[s], w, x + span * SPAN, spans - span);
+            }
+#pragma GCC unroll 4
+        for (int s = 0; s < W4A8_STREAMS; s++)
+#pragma GCC unroll 2
+            for (int v = 0; v < VECTORS; v++)
+                close_group(
+                    streams->sums + s * COLUMNS + 8 * v, total[s][v],
+                    (const char *)streams->panels[s] + group * streams->record_bytes + levels, v,
+                    streams->has_zero_points, streams->zero_point, streams->x_sums[group]);
+        x += count;
+    }
+}
+
+static void multiply_streams4(const struct w4a8_streams *streams) {
+    multiply_streams(4, streams);
+}
+
+static void multiply_streams8(const struct w4a8_streams *streams) {
+    multiply_streams(8, streams);
 }
 
 #define MULTIPLY(bits, rows)                                                                       \
@@ -164,5 +242,6 @@ const struct w4a8_kernel w4a8_avx2 = {
     .x_span = 4,
     .bias4 = 8,
     .multiply = {multiply_rows4, multiply_rows8},
+    .multiply_streams = {multiply_streams4, multiply_streams8},
     W4A8_BODY_FUNCTIONS,
 };

@@ -36,6 +36,7 @@ void matmul_dequantize(void *values, enum number_type element, bool round,
         i = end;
     }
     if (round && element == NUMBER_F32)
+#pragma omp simd
         for (int64_t i = 0; i < count; i++)
             wide[i] = number_from_bf16(number_to_bf16(wide[i]));
     number_narrow(values, wide, element, (size_t)count);

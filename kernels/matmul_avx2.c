@@ -17,6 +17,14 @@ static inline __m256i mask8(int64_t count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(wanted), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
+/* The first `count` lanes. A masked store takes many cycles on some processors. */
+static inline void store8(float *to, __m256 value, int64_t count) {
+    if (count >= VECTOR)
+        _mm256_storeu_ps(to, value);
+    else
+        _mm256_maskstore_ps(to, mask8(count), value);
+}
+
 /* 8 x 8: row i, column j becomes row j, column i. */
 static inline __attribute__((always_inline)) void transpose8(__m256 r[8]) {
     __m256 t[8];
@@ -77,12 +85,11 @@ static void pack(void *tile, int64_t width, const float *x, int64_t stride, int6
         __m256 r[8];
         load8(r, x + k, stride, rows, count - k);
         if (maxima != NULL) {
-            const __m256i mask = mask8(count - k);
-            __m256 largest = magnitude(_mm256_maskload_ps(maxima + k, mask));
+            __m256 largest = magnitude(_mm256_maskload_ps(maxima + k, mask8(count - k)));
             UNROLL
             for (int m = 0; m < VECTOR; m++)
                 largest = larger(largest, magnitude(r[m]));
-            _mm256_maskstore_ps(maxima + k, mask, largest);
+            store8(maxima + k, largest, count - k);
         }
         transpose8(r);
         UNROLL
@@ -170,14 +177,13 @@ static void store(float *y, int64_t y_stride, const float *sum, int64_t rows, in
     (void)far;
     for (int64_t m = 0; m < columns; m += VECTOR) {
         for (int64_t n = 0; n < rows; n += VECTOR) {
-            const __m256i mask = mask8(rows - n);
             __m256 r[8];
             load8(r, sum + n * MATMUL_SUM_STRIDE + m, MATMUL_SUM_STRIDE, rows - n, columns - m);
             transpose8(r);
             UNROLL
             for (int i = 0; i < VECTOR; i++)
                 if (i < columns - m)
-                    _mm256_maskstore_ps(y + (m + i) * y_stride + n, mask, r[i]);
+                    store8(y + (m + i) * y_stride + n, r[i], rows - n);
         }
     }
 }

@@ -1,5 +1,5 @@
-/* A file mapped read-only: its pages are the operating system's, shared by all ranks of a host. A file
- * that is cut short while it is mapped ends the program where it is read (SIGBUS). */
+/* A file mapped read-only: its pages are the operating system's, shared by all ranks of a host. A
+ * file that is cut short while it is mapped ends the program where it is read (SIGBUS). */
 #ifndef FPTQ_IO_MAPPED_FILE_H
 #define FPTQ_IO_MAPPED_FILE_H
 

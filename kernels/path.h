@@ -9,14 +9,7 @@
 
 #include <stdbool.h>
 
-enum kernel_path {
-    PATH_PORTABLE,
-    PATH_AVX2,
-    PATH_AVX512,
-    PATH_AVX512_BF16,
-    PATH_AMX,
-    PATH_COUNT
-};
+enum kernel_path { PATH_PORTABLE, PATH_AVX2, PATH_AVX512, PATH_AVX512_BF16, PATH_AMX, PATH_COUNT };
 
 /* "portable", "avx2", "avx512", "avx512-bf16", "amx" */
 const char *kernel_path_name(enum kernel_path path);

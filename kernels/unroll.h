@@ -1,5 +1,5 @@
-/* UNROLL before a loop of few, constant rounds: it is unrolled whole, so that an array it indexes can
- * live in registers. */
+/* UNROLL before a loop of few, constant rounds: it is unrolled whole, so that an array it indexes
+ * can live in registers. */
 #ifndef FPTQ_KERNELS_UNROLL_H
 #define FPTQ_KERNELS_UNROLL_H
 

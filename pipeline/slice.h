@@ -1,4 +1,5 @@
-/* How things in a row are shared out whole: the layers among stages, a stage's layers among passes. */
+/* How things in a row are shared out whole: the layers among stages, a stage's layers among passes.
+ */
 #ifndef FPTQ_PIPELINE_SLICE_H
 #define FPTQ_PIPELINE_SLICE_H
 

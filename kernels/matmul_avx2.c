@@ -136,6 +136,7 @@ static inline __attribute__((always_inline)) void multiply(const int rows, const
                               ? _mm256_setzero_ps()
                               : _mm256_loadu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
     }
+#pragma GCC unroll 4
     for (int64_t k = 0; k < tile->count; k++) {
         __builtin_prefetch(ahead, 0, 2);
         __builtin_prefetch(ahead_too, 0, 2);

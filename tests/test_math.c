@@ -10,9 +10,10 @@
 
 enum { SAMPLES = 300000 };
 
-/* Distance in units of the last place of the f32 nearest to `expected`. */
+/* Distance in units of the last place of the f32 nearest to `expected`; 0 counts as the smallest
+ * normal number does. */
 static double units_off(double expected, float found) {
-    const double unit = ldexp(1.0, ilogb((double)(float)expected) - 23);
+    const double unit = ldexp(1.0, ilogb(fmax(fabs((double)(float)expected), 0x1p-126)) - 23);
     return fabs((double)found - expected) / unit;
 }
 

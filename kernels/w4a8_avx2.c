@@ -27,7 +27,8 @@ static inline __attribute__((always_inline)) void keep_in_registers(__m256i sums
                        "+x"(sums[2][0]), "+x"(sums[2][1]), "+x"(sums[3][0]), "+x"(sums[3][1]));
 }
 
-/* total += the sums of `quads` quads of k, at most CHAIN */
+/* total += the sums of `quads` quads of k, at most CHAIN. Callers name a whole chain by the
+ * constant, so that its loop is unrolled whole. */
 static inline __attribute__((always_inline)) void add_quads4(const int rows,
                                                              __m256i total[ROWS][VECTORS],
                                                              const uint8_t *w, const int8_t *x,

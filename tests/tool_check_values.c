@@ -341,8 +341,10 @@ static void check_outer(const char *name, bool tied) {
     if (!tensor || (tied && !strcmp(name, "lm_head.weight")))
         return;
     char module[200];
-    snprintf(module, sizeof module, "%.*s", (int)(strrchr(name, '.') - name), name);
-    struct values stored = read_values(module, strrchr(name, '.') + 1);
+    snprintf(module, sizeof module, "%s", name);
+    char *last = strrchr(module, '.');
+    *last = '\0';
+    struct values stored = read_values(module, last + 1);
     struct values expected = {NULL, tensor_rows(tensor) * tensor_columns(tensor)};
     expected.data = malloc((size_t)expected.count * sizeof(float));
     tensor_read_f32(tensor, 0, tensor_rows(tensor), expected.data);

@@ -101,6 +101,14 @@ run() {
     await
 }
 
+# run_timed RANKS [ARGUMENT ...]: also `milliseconds`.
+run_timed() {
+    local begin
+    begin=$(date +%s%N)
+    run "$@"
+    milliseconds=$((($(date +%s%N) - begin) / 1000000))
+}
+
 # await_that CONDITION ...: until the command succeeds or the job has ended, at most 60 s.
 await_that() {
     local tries=0
@@ -160,12 +168,9 @@ finish_run() {
 # Make reference.h5 in a run of 2 ranks that takes `milliseconds`, 2500 at least: with more samples in
 # config.toml on a fast machine, so that a run can be caught in the act.
 make_reference() {
-    local begin
     while true; do
-        begin=$(date +%s%N)
-        run 2
+        run_timed 2
         [ "$status" = 0 ] || { cat log; exit 1; }
-        milliseconds=$((($(date +%s%N) - begin) / 1000000))
         mv out.h5 reference.h5
         [ $milliseconds -lt 2500 ] && [ "$samples" -lt 20000 ] || break
         samples=$((samples * 4000 / milliseconds + 1))

@@ -199,20 +199,17 @@ echo "4 tasks: $((SECONDS - begin)) s"
 
 # take_samples COUNT: so many windows from now on, and their reference, made in `milliseconds`.
 take_samples() {
-    local begin
-    begin=$(date +%s%N)
     sed -i "s/^samples = .*/samples = $1/" config.toml
-    run 4
-    milliseconds=$((($(date +%s%N) - begin) / 1000000))
+    run_timed 4
     [ "$status" = 0 ] && mv out.h5 reference.h5 || fail "the reference: status $status"
 }
 
 # --- longer than its time: three rounds, by itself; the first two, of 3 s, are too short for windows that
 # take 15 s, what it takes to start left out
 mv reference.h5 reference-short.h5
-least=$milliseconds longer=$((samples * 6))
+short=$milliseconds longer=$((samples * 6))
 take_samples $longer
-work=$((milliseconds > least + 1000 ? milliseconds - least : 1000))
+work=$((milliseconds > short + 1000 ? milliseconds - short : 1000))
 if [ $work -lt 15000 ]; then
     longer=$((longer * 15000 / work))
     take_samples $longer
@@ -271,9 +268,7 @@ if [ "${FPTQ_TEST_LONG:-0}" = 1 ]; then
     sed -i "s/^samples = .*/samples = $longer/" config.toml
     least=
     for _ in 1 2 3; do # the machine may be busy with other things now and not later
-        begin=$(date +%s%N)
-        run 4
-        milliseconds=$((($(date +%s%N) - begin) / 1000000))
+        run_timed 4
         [ "${least:-$milliseconds}" -lt $milliseconds ] || least=$milliseconds
         rm -rf out.h5
     done

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,6 +21,26 @@ static char *record_path(const char *output, const char *record, const char *end
     char *path = folder ? checkpoint_text("%s/%s.state%s", folder, record, ending) : NULL;
     free(folder);
     return path;
+}
+
+/* Two runs with one state would spoil it. */
+enum status state_begin(const char *output, int *lock, struct error *error) {
+    *lock = -1;
+    char *folder = checkpoint_parts_folder(output);
+    enum status status = STATUS_OK;
+    if (!folder)
+        status = error_set(error, STATUS_FAILED, "%s: out of memory", output);
+    else if (mkdir(folder, 0777) && errno != EEXIST)
+        status = error_set(error, STATUS_INPUT, "%s: cannot make the folder of its state, %s: %s",
+                           output, folder, strerror(errno));
+    else
+        *lock = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(folder);
+    if (*lock < 0 || flock(*lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+        return status;
+    close(*lock);
+    *lock = -1;
+    return error_set(error, STATUS_INPUT, "%s: another run is writing it", output);
 }
 
 static bool write_all(int file, const void *data, size_t bytes) {
@@ -230,16 +251,22 @@ void state_remove(const char *output, const char *record) {
     free(path);
 }
 
-void state_remove_all(const char *output) {
+void state_clear(const char *output) {
     char *path = checkpoint_parts_folder(output);
     DIR *folder = path ? opendir(path) : NULL;
     for (const struct dirent *entry; folder && (entry = readdir(folder));)
         if (record_length(entry->d_name, "", ".state") ||
             record_length(entry->d_name, "", ".state.tmp"))
             unlinkat(dirfd(folder), entry->d_name, 0);
-    if (folder) {
+    if (folder)
         closedir(folder);
+    free(path);
+}
+
+void state_remove_all(const char *output) {
+    state_clear(output);
+    char *path = checkpoint_parts_folder(output);
+    if (path)
         rmdir(path);
-    }
     free(path);
 }

@@ -1,4 +1,4 @@
-/* What an unfinished run keeps beside the parts of its checkpoint, to be taken up again: records,
+/* What an unfinished run keeps beside what it writes, to be taken up again: records,
  * NAME.parts/RECORD.state. A record is whole or not there: it is written under a temporary name
  * (.state.tmp), synced, renamed, and ends with a checksum. The old one stays until the new one is
  * on the disk.
@@ -15,7 +15,13 @@
 
 enum { STATE_NAME = 64 };
 
-/* `output` is the checkpoint, NAME.h5; NAME.parts/ must be there. */
+/* `output` is what the run writes: NAME.h5 has its records in NAME.parts/, another file NAME in
+ * NAME.parts/ as well. All but state_begin need that folder to be there. */
+
+/* Make the folder, if it is not there, and lock it: *lock is a descriptor to be closed after the
+ * run, or -1 where the file system has no locks. It goes with the process. STATUS_INPUT when the
+ * folder cannot be made, or another run has it. */
+enum status state_begin(const char *output, int *lock, struct error *error);
 enum status state_write(const char *output, const char *record, const char owner[65],
                         const void *data, size_t bytes, struct error *error);
 /* The same, of data in pieces that follow each other. */
@@ -34,6 +40,8 @@ enum status state_list(const char *output, const char *prefix, char (**names)[ST
                        int *count, struct error *error);
 /* Remove a record, if it is there. */
 void state_remove(const char *output, const char *record);
+/* Remove them all. */
+void state_clear(const char *output);
 /* Remove them all, and NAME.parts/ if nothing else is in it. */
 void state_remove_all(const char *output);
 

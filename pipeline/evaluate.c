@@ -5,18 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/evaluation_state.h"
 #include "pipeline/stream.h"
 
 /* What the visits of one rank share. */
 struct evaluation {
-    const struct mesh *mesh;
-    struct evaluation_model *models; /* (model_count) */
-    int model_count, passes;
+    const struct evaluation_work *work;
+    int passes;
     bool compares;
-    const struct evaluation_task *task;
-    const struct stream_sequence *sequences;                /* one for each request */
-    struct evaluation_score *scores[EVALUATION_MODELS_MAX]; /* (request_count) */
-    struct sensitivity *sensitivity;                        /* or NULL */
+    int64_t *todo; /* (todo_count) requests to score, ascending */
+    int64_t todo_count;
+    struct stream_sequence *sequences;         /* (todo_count) */
+    struct evaluation_scores *scores;          /* (model_count) */
+    double longest;                            /* seconds, of a chunk */
     double seconds[EVALUATION_MODELS_MAX + 1]; /* of computation; the last: of sensitivity */
     /* of a chunk, T = chunk_tokens: */
     struct stage_piece *pieces;         /* (T) */
@@ -27,7 +28,7 @@ struct evaluation {
 };
 
 static int64_t width_of(const struct evaluation *evaluation) {
-    return evaluation->models[0].stage.model->shape.hidden;
+    return evaluation->work->models[0].stage.model->shape.hidden;
 }
 
 /* Of a chunk's hidden: the models' tokens stand one after the other. */
@@ -39,33 +40,36 @@ static float *hidden_of(const struct evaluation *evaluation, float *hidden, int 
 /* Gather the tokens of a chunk that are scored, with their targets; returns how many. */
 static int64_t gather_tokens(struct evaluation *evaluation, const struct stream_chunk *chunk,
                              float *hidden) {
+    const struct evaluation_task *task = evaluation->work->task;
     const int64_t width = width_of(evaluation);
     int64_t found = 0, at = 0;
     for (int64_t p = 0; p < chunk->piece_count; at += chunk->pieces[p++].tokens) {
         const struct stream_piece *piece = &chunk->pieces[p];
-        const struct evaluation_request *request = &evaluation->task->requests[piece->sequence];
+        const int64_t todo = evaluation->todo[piece->sequence];
+        const struct evaluation_request *request = &task->requests[todo];
         const int64_t wanted = evaluation->sequences[piece->sequence].wanted;
         const int64_t skipped = wanted > piece->position ? wanted - piece->position : 0;
-        const int32_t *continuation = evaluation->task->ids + request->continuation;
+        const int32_t *continuation = task->ids + request->continuation;
         if (skipped >= piece->tokens)
             continue;
-        for (int model = 0; model < evaluation->model_count; model++)
+        for (int model = 0; model < evaluation->work->model_count; model++)
             memcpy(evaluation->rows[model] + found * width,
                    hidden_of(evaluation, hidden, model, chunk->tokens) + (at + skipped) * width,
                    (size_t)((piece->tokens - skipped) * width) * sizeof(float));
         for (int64_t t = skipped; t < piece->tokens; t++, found++) {
             evaluation->targets[found] = continuation[piece->position + t - wanted];
-            evaluation->requests[found] = piece->sequence;
+            evaluation->requests[found] = todo;
         }
     }
     return found;
 }
 
 static void add_scores(struct evaluation *evaluation, int model, int64_t tokens) {
-    const struct log_likelihood *scores = evaluation->models[model].head.scores;
-    const struct log_likelihood *first = evaluation->models[0].head.scores;
+    const struct log_likelihood *scores = evaluation->work->models[model].head.scores;
+    const struct log_likelihood *first = evaluation->work->models[0].head.scores;
     for (int64_t t = 0; t < tokens; t++) {
-        struct evaluation_score *score = &evaluation->scores[model][evaluation->requests[t]];
+        struct evaluation_score *score =
+            &evaluation->scores[model].requests[evaluation->requests[t]];
         score->log_likelihood += log_likelihood_value(&scores[t]);
         score->equal_top += scores[t].top == scores[t].target;
         if (model && evaluation->compares) {
@@ -78,7 +82,7 @@ static void add_scores(struct evaluation *evaluation, int model, int64_t tokens)
 /* The last stage: what the chunk's tokens say of those that follow. */
 static void score_chunk(struct evaluation *evaluation, const struct stream_chunk *chunk,
                         float *hidden) {
-    struct evaluation_model *models = evaluation->models;
+    struct evaluation_model *models = evaluation->work->models;
     const int64_t scored = gather_tokens(evaluation, chunk, hidden);
     if (!scored)
         return;
@@ -86,7 +90,7 @@ static void score_chunk(struct evaluation *evaluation, const struct stream_chunk
         head_score_both(&models[0].head, &models[1].head, evaluation->rows[0], evaluation->rows[1],
                         evaluation->targets, scored, evaluation->divergences,
                         &evaluation->seconds[0], &evaluation->seconds[1]);
-    for (int model = 0; model < evaluation->model_count; model++) {
+    for (int model = 0; model < evaluation->work->model_count; model++) {
         const double since = timing_now();
         if (!evaluation->compares)
             head_score(&models[model].head, evaluation->rows[model], evaluation->targets, scored);
@@ -98,8 +102,8 @@ static void score_chunk(struct evaluation *evaluation, const struct stream_chunk
 /* The model in full precision shows its activations, where that is wanted. */
 static void forward(struct evaluation *evaluation, int model, const struct stream_chunk *chunk,
                     float *hidden, const struct stage_hook *hook) {
-    struct sensitivity *sensitivity = model == 0 ? evaluation->sensitivity : NULL;
-    struct stage *stage = &evaluation->models[model].stage;
+    struct sensitivity *sensitivity = model == 0 ? evaluation->work->sensitivity : NULL;
+    struct stage *stage = &evaluation->work->models[model].stage;
     struct stage_observer observer;
     const double before = sensitivity ? sensitivity->seconds : 0;
     if (sensitivity)
@@ -112,16 +116,21 @@ static void forward(struct evaluation *evaluation, int model, const struct strea
     }
 }
 
+static bool is_last_stage(const struct mesh *mesh) {
+    return mesh->stage >= 0 && mesh->stage + 1 == mesh->stages;
+}
+
 static enum status visit(void *context, const struct stream_chunk *chunk, const int32_t *ids,
                          float *hidden, const struct stage_hook *hook, struct error *error) {
     struct evaluation *evaluation = context;
+    const struct evaluation_work *work = evaluation->work;
     const int64_t tokens = chunk->tokens;
     for (int64_t p = 0; p < chunk->piece_count; p++)
         evaluation->pieces[p] =
             (struct stage_piece){chunk->pieces[p].position, chunk->pieces[p].tokens};
-    for (int model = 0; model < evaluation->model_count; model++) {
+    for (int model = 0; model < work->model_count; model++) {
         const double since = timing_now();
-        struct stage *stage = &evaluation->models[model].stage;
+        struct stage *stage = &work->models[model].stage;
         float *rows = hidden_of(evaluation, hidden, model, tokens);
         const enum status status = ids ? stage_embed(stage, ids, tokens, rows, error) : STATUS_OK;
         if (status)
@@ -129,7 +138,7 @@ static enum status visit(void *context, const struct stream_chunk *chunk, const 
         forward(evaluation, model, chunk, rows, hook);
         evaluation->seconds[model] += timing_now() - since;
     }
-    if (chunk->leaves && evaluation->mesh->stage + 1 == evaluation->mesh->stages)
+    if (chunk->leaves && is_last_stage(work->mesh))
         score_chunk(evaluation, chunk, hidden);
     return STATUS_OK;
 }
@@ -138,18 +147,50 @@ static enum status visit(void *context, const struct stream_chunk *chunk, const 
 static enum status enter_pass(void *context, int pass, struct error *error) {
     struct evaluation *evaluation = context;
     enum status status = STATUS_OK;
-    for (int model = 0; !status && model < evaluation->model_count; model++)
-        status =
-            stage_enter_pass(&evaluation->models[model].stage, evaluation->passes, pass, error);
+    for (int model = 0; !status && model < evaluation->work->model_count; model++)
+        status = stage_enter_pass(&evaluation->work->models[model].stage, evaluation->passes, pass,
+                                  error);
     return status;
+}
+
+/* The requests that the chunk was the last of are done. */
+static void keep_requests(const struct evaluation *evaluation, const struct stream_chunk *chunk) {
+    for (int64_t p = 0; p < chunk->piece_count; p++) {
+        const struct stream_piece *piece = &chunk->pieces[p];
+        const struct stream_sequence *sequence = &evaluation->sequences[piece->sequence];
+        if (piece->position + piece->tokens == sequence->head_tokens + sequence->tail_tokens)
+            evaluation_state_add(evaluation->work->state, evaluation->scores,
+                                 evaluation->todo[piece->sequence]);
+    }
+}
+
+/* Is a request done, is it time to save, is it time to stop? */
+static enum status keep_state(void *context, const struct stream_chunk *chunk, double seconds,
+                              struct error *error) {
+    struct evaluation *evaluation = context;
+    const struct evaluation_work *work = evaluation->work;
+    enum status status = STATUS_OK;
+    double margin = 0;
+    if (seconds > evaluation->longest)
+        evaluation->longest = seconds;
+    if (work->state) {
+        struct timing_mark since = timing_mark();
+        if (chunk->leaves && is_last_stage(work->mesh))
+            keep_requests(evaluation, chunk);
+        status = evaluation_state_save_when_due(work->state, error);
+        margin = 2 * work->state->save_seconds;
+        timing_add(work->timing, SECTION_WRITE, &since);
+    }
+    return status ? status : stop_check(work->stop, margin + 2 * evaluation->longest, error);
 }
 
 /* The model sees the context and all of the continuation but its last token. The requests of an
  * item follow each other on one replica, so that they share their context's keys and values. */
-static void list_requests(const struct evaluation_task *task, struct stream_sequence *sequences) {
-    for (int64_t i = 0; i < task->request_count; i++) {
-        const struct evaluation_request *request = &task->requests[i];
-        sequences[i] = (struct stream_sequence){
+static void list_requests(struct evaluation *evaluation) {
+    const struct evaluation_task *task = evaluation->work->task;
+    for (int64_t i = 0; i < evaluation->todo_count; i++) {
+        const struct evaluation_request *request = &task->requests[evaluation->todo[i]];
+        evaluation->sequences[i] = (struct stream_sequence){
             .head = task->ids + request->context,
             .head_tokens = request->context_tokens,
             .tail = task->ids + request->continuation,
@@ -160,7 +201,28 @@ static void list_requests(const struct evaluation_task *task, struct stream_sequ
     }
 }
 
-/* Each request was scored by one rank, and is zero on the others: their sum is exact. */
+/* Collective. What is to do: all but what an interrupted run has done. */
+static enum status take_up(struct evaluation *evaluation, struct error *error) {
+    const struct evaluation_work *work = evaluation->work;
+    const int64_t count = work->task->request_count;
+    bool *done = calloc((size_t)count, sizeof *done);
+    enum status status = done ? STATUS_OK
+                              : error_set(error, STATUS_FAILED, "no memory for the requests of %s",
+                                          evaluation_set_name(work->task->set));
+    status = mesh_agree(work->mesh, status, error);
+    if (!status && work->state)
+        status = evaluation_state_begin(work->state, work->task, evaluation->scores, done, error);
+    for (int64_t i = 0; !status && i < count; i++)
+        if (!done[i])
+            evaluation->todo[evaluation->todo_count++] = i;
+    free(done);
+    if (!status)
+        list_requests(evaluation);
+    return status;
+}
+
+/* Each request was scored by one rank (what was taken up, rank 0 has), and is zero on the others:
+ * their sum is exact. */
 static enum status gather(const struct mesh *mesh, const struct evaluation_task *task,
                           const struct evaluation_model *model, struct evaluation_score *scores,
                           struct error *error) {
@@ -183,111 +245,111 @@ static enum status gather(const struct mesh *mesh, const struct evaluation_task 
 }
 
 /* The wall time, shared out as the models' computation on all ranks is. */
-static void share_seconds(struct evaluation *evaluation, double wall,
-                          struct evaluation_scores *scores) {
+static void share_seconds(struct evaluation *evaluation, double wall) {
     double total = 0, *seconds = evaluation->seconds;
     MPI_Allreduce(MPI_IN_PLACE, seconds, EVALUATION_MODELS_MAX + 1, MPI_DOUBLE, MPI_SUM,
                   MPI_COMM_WORLD);
     for (int i = 0; i < EVALUATION_MODELS_MAX + 1; i++)
         total += seconds[i];
-    for (int model = 0; model < evaluation->model_count; model++)
-        scores[model].seconds = total > 0 ? wall * seconds[model] / total : wall;
+    for (int model = 0; model < evaluation->work->model_count; model++)
+        evaluation->scores[model].seconds = total > 0 ? wall * seconds[model] / total : wall;
 }
 
-static enum status run_stream(struct mesh *mesh, const struct plan *plan,
-                              struct evaluation *evaluation, struct evaluation_scores *scores,
-                              struct timing *timing, struct error *error) {
-    const struct evaluation_task *task = evaluation->task;
-    const int models = evaluation->model_count;
-    const struct stream_work work = {
+static enum status run_stream(struct evaluation *evaluation, struct error *error) {
+    const struct evaluation_work *work = evaluation->work;
+    struct mesh *mesh = work->mesh;
+    const struct stream_work stream = {
         .text = {.sequences = evaluation->sequences,
-                 .count = task->request_count,
-                 .chunk_tokens = plan->chunk_tokens,
+                 .count = evaluation->todo_count,
+                 .chunk_tokens = work->plan->chunk_tokens,
                  .packed = true,
-                 .wave = plan->wave},
-        .width = mesh->stage >= 0 ? models * width_of(evaluation) : 0,
-        .label = evaluation_set_name(task->set),
+                 .wave = work->plan->wave},
+        .width = mesh->stage >= 0 ? work->model_count * width_of(evaluation) : 0,
+        .label = evaluation_set_name(work->task->set),
         .waves = {.passes = evaluation->passes, .enter = enter_pass},
         .visit = visit,
+        .passed = keep_state,
         .context = evaluation,
     };
     int64_t tokens = 0;
     MPI_Barrier(MPI_COMM_WORLD);
     const double begin = timing_now();
-    enum status status = stream_run(mesh, &work, timing, &tokens, error);
+    enum status status = stream_run(mesh, &stream, work->timing, &tokens, error);
+    if (work->state && (!status || status == STATUS_STOPPED)) {
+        const enum status saved =
+            mesh_agree(mesh, evaluation_state_save(work->state, error), error);
+        status = saved ? saved : status;
+    }
     if (status)
         return status;
-    share_seconds(evaluation, timing_now() - begin, scores);
+    share_seconds(evaluation, timing_now() - begin);
     if (mesh->stage != 0)
         tokens = 0;
     MPI_Allreduce(MPI_IN_PLACE, &tokens, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD);
-    for (int model = 0; !status && model < models; model++) {
-        scores[model].tokens = tokens;
-        scores[model].compared = model && evaluation->compares;
-        status = gather(mesh, task, &evaluation->models[model], evaluation->scores[model], error);
-    }
-    return status;
+    for (int model = 0; model < work->model_count; model++)
+        evaluation->scores[model].tokens = tokens;
+    return STATUS_OK;
 }
 
 static void free_evaluation(struct evaluation *evaluation) {
-    free((void *)evaluation->sequences);
+    free(evaluation->todo);
+    free(evaluation->sequences);
     free(evaluation->pieces);
     free(evaluation->requests);
     free(evaluation->targets);
     free(evaluation->divergences);
-    for (int model = 0; model < evaluation->model_count; model++)
+    for (int model = 0; model < evaluation->work->model_count; model++)
         free(evaluation->rows[model]);
 }
 
 /* Room for the results, which the caller has, and for what the visits share. */
-static enum status allocate_evaluation(struct evaluation *evaluation, int64_t chunk_tokens,
-                                       struct evaluation_scores *scores, struct error *error) {
-    const struct evaluation_task *task = evaluation->task;
-    const size_t requests = (size_t)task->request_count, tokens = (size_t)chunk_tokens;
-    const size_t row = evaluation->mesh->stage < 0 ? 0 : (size_t)width_of(evaluation);
-    struct stream_sequence *sequences = malloc(requests * sizeof *sequences);
-    evaluation->sequences = sequences;
+static enum status allocate_evaluation(struct evaluation *evaluation, struct error *error) {
+    const struct evaluation_work *work = evaluation->work;
+    const size_t requests = (size_t)work->task->request_count;
+    const size_t tokens = (size_t)work->plan->chunk_tokens;
+    const size_t row = work->mesh->stage < 0 ? 0 : (size_t)width_of(evaluation);
+    evaluation->todo = malloc(requests * sizeof *evaluation->todo);
+    evaluation->sequences = malloc(requests * sizeof *evaluation->sequences);
     evaluation->pieces = malloc(tokens * sizeof *evaluation->pieces);
     evaluation->requests = malloc(tokens * sizeof *evaluation->requests);
     evaluation->targets = malloc(tokens * sizeof *evaluation->targets);
     evaluation->divergences = malloc(tokens * sizeof *evaluation->divergences);
-    bool complete = sequences && evaluation->pieces && evaluation->requests &&
-                    evaluation->targets && evaluation->divergences;
-    for (int model = 0; model < evaluation->model_count; model++) {
-        scores[model] =
-            (struct evaluation_scores){.requests = calloc(requests, sizeof *scores->requests)};
-        evaluation->scores[model] = scores[model].requests;
+    bool complete = evaluation->todo && evaluation->sequences && evaluation->pieces &&
+                    evaluation->requests && evaluation->targets && evaluation->divergences;
+    for (int model = 0; model < work->model_count; model++) {
+        struct evaluation_scores *scores = &evaluation->scores[model];
+        *scores = (struct evaluation_scores){
+            .requests = calloc(requests, sizeof *scores->requests),
+            .compared = model && evaluation->compares,
+        };
         evaluation->rows[model] = malloc(tokens * row * sizeof(float) + 1);
-        complete &= scores[model].requests && evaluation->rows[model];
+        complete &= scores->requests && evaluation->rows[model];
     }
-    if (!complete)
-        return error_set(error, STATUS_FAILED, "no memory for the requests of %s",
-                         evaluation_set_name(task->set));
-    list_requests(task, sequences);
-    return STATUS_OK;
+    return complete ? STATUS_OK
+                    : error_set(error, STATUS_FAILED, "no memory for the requests of %s",
+                                evaluation_set_name(work->task->set));
 }
 
-enum status evaluate_run(struct mesh *mesh, const struct plan *plan,
-                         struct evaluation_model *models, int model_count,
-                         const struct evaluation_task *task, struct evaluation_scores *scores,
-                         struct sensitivity *sensitivity, struct timing *timing,
+enum status evaluate_run(const struct evaluation_work *work, struct evaluation_scores *scores,
                          struct error *error) {
-    assert(model_count <= EVALUATION_MODELS_MAX);
+    assert(work->model_count <= EVALUATION_MODELS_MAX);
+    const struct stage *stage = &work->models[0].stage;
     struct evaluation evaluation = {
-        .mesh = mesh,
-        .models = models,
-        .model_count = model_count,
-        .passes = mesh->stage < 0 ? 1
-                                  : plan_stage_passes(plan, models[0].stage.layer_end -
-                                                                models[0].stage.layer_begin),
-        .compares = model_count > 1 && task->window_tokens,
-        .task = task,
-        .sensitivity = sensitivity,
+        .work = work,
+        .passes = work->mesh->stage < 0
+                      ? 1
+                      : plan_stage_passes(work->plan, stage->layer_end - stage->layer_begin),
+        .compares = work->model_count > 1 && work->task->window_tokens,
+        .scores = scores,
     };
-    enum status status = mesh_agree(
-        mesh, allocate_evaluation(&evaluation, plan->chunk_tokens, scores, error), error);
+    enum status status = mesh_agree(work->mesh, allocate_evaluation(&evaluation, error), error);
     if (!status)
-        status = run_stream(mesh, plan, &evaluation, scores, timing, error);
+        status = take_up(&evaluation, error);
+    if (!status && evaluation.todo_count)
+        status = run_stream(&evaluation, error);
+    for (int model = 0; !status && model < work->model_count; model++)
+        status =
+            gather(work->mesh, work->task, &work->models[model], scores[model].requests, error);
     free_evaluation(&evaluation);
     return status;
 }

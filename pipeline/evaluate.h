@@ -8,6 +8,7 @@
 #include "pipeline/head.h"
 #include "pipeline/plan.h"
 #include "pipeline/sensitivity.h"
+#include "pipeline/stop.h"
 #include "pipeline/timing.h"
 
 /* A model that is evaluated: this rank's part of it. */
@@ -30,7 +31,7 @@ struct evaluation_score {
 /* A model's results of one set, on rank 0. */
 struct evaluation_scores {
     struct evaluation_score *requests; /* (request_count) */
-    int64_t tokens;                    /* that were computed */
+    int64_t tokens;                    /* that this run computed */
     double seconds; /* of the wall time, in proportion to what each model computed */
     bool compared;  /* divergence and same_top are there */
 };
@@ -42,14 +43,27 @@ struct evaluation_metric {
 };
 enum { EVALUATION_METRICS_MAX = 3 };
 
-/* Collective. models (model_count): the first is the one in full precision, where there are two.
- * scores (model_count): their requests are allocated on every rank, the caller frees them.
- * sensitivity: of the two, whose sums are added to; NULL: not wanted.
- * STATUS_INPUT where a log-probability is not finite. */
-enum status evaluate_run(struct mesh *mesh, const struct plan *plan,
-                         struct evaluation_model *models, int model_count,
-                         const struct evaluation_task *task, struct evaluation_scores *scores,
-                         struct sensitivity *sensitivity, struct timing *timing,
+struct evaluation_state;
+
+/* What is evaluated, and with what. */
+struct evaluation_work {
+    struct mesh *mesh;
+    const struct plan *plan;
+    struct evaluation_model *models; /* (model_count) the one in full precision first, if there are
+                                        two */
+    int model_count;
+    const struct evaluation_task *task;
+    struct sensitivity *sensitivity; /* of the two, whose sums are added to; NULL: not wanted */
+    struct evaluation_state *state;  /* that is gone on with and kept (evaluation_state.h); NULL:
+                                        everything is computed, as sensitivity needs it */
+    const struct stop *stop;
+    struct timing *timing;
+};
+
+/* Collective. scores (model_count): their requests are allocated on every rank, the caller frees
+ * them. STATUS_STOPPED when it was to stop: what is done is in the state. STATUS_INPUT where a
+ * log-probability is not finite. */
+enum status evaluate_run(const struct evaluation_work *work, struct evaluation_scores *scores,
                          struct error *error);
 
 /* The choice of an item: the first of the largest log-likelihoods, or of the largest ones for each

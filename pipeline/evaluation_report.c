@@ -17,8 +17,9 @@ static void set_label(const struct evaluation_task *task, char *text, size_t siz
         snprintf(text, size, "%s", evaluation_set_name(task->set));
 }
 
+/* NaN where an earlier run has computed all. */
 static double tokens_per_second(const struct evaluation_scores *scores) {
-    return scores->seconds > 0 ? (double)scores->tokens / scores->seconds : 0;
+    return scores->seconds > 0 ? (double)scores->tokens / scores->seconds : NAN;
 }
 
 static void print_notes(const struct evaluation_report *report) {
@@ -49,13 +50,14 @@ void evaluation_report_print(const struct evaluation_report *report) {
         struct evaluation_metric metrics[EVALUATION_METRICS_MAX];
         const int count = evaluation_metrics(row->task, row->scores, metrics);
         for (int j = 0; j < count; j++) {
-            char label[40], error[40] = "";
+            char label[40], error[40] = "", speed[40] = "";
             set_label(row->task, label, sizeof label);
             if (isfinite(metrics[j].standard_error))
                 snprintf(error, sizeof error, "%.4f", metrics[j].standard_error);
-            table_add(table, "%s\t%s\t%s\t%.4f\t%s\t%lld\t%.0f", label, row->method,
-                      metrics[j].name, metrics[j].value, error, (long long)row->task->item_count,
-                      tokens_per_second(row->scores));
+            if (row->scores->tokens)
+                snprintf(speed, sizeof speed, "%.0f", tokens_per_second(row->scores));
+            table_add(table, "%s\t%s\t%s\t%.4f\t%s\t%lld\t%s", label, row->method, metrics[j].name,
+                      metrics[j].value, error, (long long)row->task->item_count, speed);
         }
     }
     table_print(table);

@@ -3,11 +3,13 @@
 
 #include "pipeline/evaluate.h"
 #include "pipeline/evaluation_report.h"
+#include "pipeline/evaluation_state.h"
 #include "pipeline/job.h"
 #include "pipeline/launch.h"
 #include "pipeline/log.h"
 #include "pipeline/memory.h"
 #include "pipeline/quantized_model.h"
+#include "pipeline/stop.h"
 
 /* What else an evaluation takes: mapped pages at the edges of decoded tensors, an open checkpoint's
  * manifest, HDF5's caches (measured: 3 to 9 MB). */
@@ -26,6 +28,8 @@ struct job {
     struct sensitivity_result sensitivity[EVALUATION_SET_COUNT]; /* of texts, if asked for */
     struct sensitivity_report sensitivity_report;
     int task_count;
+    struct evaluation_state state;
+    struct stop stop;
     struct timing timing;
     double started;
     int64_t planned_memory, peak_memory; /* of the rank with most */
@@ -133,7 +137,8 @@ static int64_t outside_bytes(const struct job *job, int64_t longest, bool first,
         const struct evaluation_task *task = &job->tasks[i];
         bytes += (int64_t)sizeof(int32_t) * task->id_count +
                  task->request_count * ((int64_t)sizeof *task->requests +
-                                        models * (int64_t)sizeof(struct evaluation_score));
+                                        models * (int64_t)sizeof(struct evaluation_score) +
+                                        (int64_t)sizeof(struct evaluation_state_entry));
         if (task->window_tokens && task->request_count > windows)
             windows = task->request_count;
     }
@@ -208,6 +213,24 @@ static enum status load(struct job *job, struct error *error) {
     return status;
 }
 
+/* A set, scored whole; `state` lets it go on with an interrupted run. */
+static enum status evaluate_set(struct job *job, int index, struct sensitivity *sensitivity,
+                                struct evaluation_state *state, struct evaluation_scores *scores,
+                                struct error *error) {
+    const struct evaluation_work work = {
+        .mesh = &job->launch.mesh,
+        .plan = &job->launch.plan,
+        .models = job->evaluated,
+        .model_count = job->evaluated_count,
+        .task = &job->tasks[index],
+        .sensitivity = sensitivity,
+        .state = state,
+        .stop = &job->stop,
+        .timing = &job->timing,
+    };
+    return evaluate_run(&work, scores, error);
+}
+
 /* Sums of the linears' errors, beside the evaluation of a text. */
 static enum status measure_linears(struct job *job, int index, struct error *error) {
     struct mesh *mesh = &job->launch.mesh;
@@ -222,8 +245,7 @@ static enum status measure_linears(struct job *job, int index, struct error *err
         status = error_set(error, STATUS_FAILED, "no memory for evaluation.sensitivity");
     status = mesh_agree(mesh, status, error);
     if (!status)
-        status = evaluate_run(mesh, &job->launch.plan, job->evaluated, job->evaluated_count, task,
-                              job->scores[index], &sensitivity, &job->timing, error);
+        status = evaluate_set(job, index, &sensitivity, NULL, job->scores[index], error);
     if (!status)
         status = sensitivity_gather(&sensitivity, mesh, layers, errors, error);
     sensitivity_free(&sensitivity);
@@ -236,9 +258,7 @@ static enum status measure_layer(struct job *job, int index, int layer, struct e
     struct evaluation_model *model = &job->evaluated[1];
     model->stage.others = &job->evaluated[0].stage;
     model->stage.alone = layer;
-    const enum status status =
-        evaluate_run(&job->launch.mesh, &job->launch.plan, job->evaluated, job->evaluated_count,
-                     &job->tasks[index], scores, NULL, &job->timing, error);
+    const enum status status = evaluate_set(job, index, NULL, NULL, scores, error);
     model->stage.others = NULL;
     if (!status && !job->launch.mesh.rank)
         evaluation_metrics(&job->tasks[index], &scores[1], job->sensitivity[index].layers[layer]);
@@ -275,8 +295,7 @@ static enum status evaluate(struct job *job, int index, struct error *error) {
     if (text && kind == SENSITIVITY_LINEARS)
         return measure_linears(job, index, error);
     const enum status status =
-        evaluate_run(&job->launch.mesh, &job->launch.plan, job->evaluated, job->evaluated_count,
-                     &job->tasks[index], job->scores[index], NULL, &job->timing, error);
+        evaluate_set(job, index, NULL, &job->state, job->scores[index], error);
     return status || !text || kind != SENSITIVITY_LAYERS ? status
                                                          : measure_layers(job, index, error);
 }
@@ -311,6 +330,27 @@ static enum status show(struct job *job, struct error *error) {
                               : STATUS_OK;
 }
 
+static enum status take_up(struct job *job, struct error *error) {
+    const struct evaluation_state_run run = {
+        .mesh = &job->launch.mesh,
+        .config = job->config,
+        .model = &job->model,
+        .checkpoint = job->quantized.file,
+        .path = job->launch.compute.path,
+        .tasks = job->tasks,
+        .task_count = job->task_count,
+        .model_count = job->evaluated_count,
+        .output = job->options->json,
+        .restart = job->options->restart,
+    };
+    return evaluation_state_open(&job->state, &run, error);
+}
+
+/* Collective: a signal came, or time is up. */
+static enum status stop_point(const struct job *job, struct error *error) {
+    return mesh_agree(&job->launch.mesh, stop_check(&job->stop, 0, error), error);
+}
+
 static enum status run_phases(struct job *job, struct error *error) {
     struct mesh *mesh = &job->launch.mesh;
     mesh->stall_limit = (double)job->config->run.stall_limit;
@@ -326,9 +366,15 @@ static enum status run_phases(struct job *job, struct error *error) {
         status = take_tasks(job, error);
     if (!status)
         status = plan(job, error);
+    if (!status)
+        status = stop_point(job, error);
+    if (!status)
+        status = take_up(job, error);
     mesh_enter(mesh, "loading");
     if (!status)
         status = load(job, error);
+    if (!status)
+        status = stop_point(job, error);
     mesh_enter(mesh, "evaluation");
     for (int i = 0; !status && i < job->task_count; i++)
         status = evaluate(job, i, error);
@@ -341,12 +387,28 @@ static enum status run_phases(struct job *job, struct error *error) {
     return status;
 }
 
+/* What all ranks agreed on, with what it means to the user. */
+static enum status tell_stopped(const struct job *job, struct error *error) {
+    const struct error cause = *error;
+    if (!job->options->json)
+        return error_set(error, STATUS_STOPPED, "%s; without --json nothing is kept",
+                         cause.message);
+    return error_set(error, STATUS_STOPPED,
+                     "%s; what is done is saved beside %s: the same command goes on with it",
+                     cause.message, job->options->json);
+}
+
 enum status job_evaluate(const struct config *config, const struct options *options,
                          struct error *error) {
     struct job job = {.config = config, .options = options, .started = timing_now()};
+    job.state.lock = -1;
+    stop_set_deadline(&job.stop, job.started, config->run.time_limit);
     enum status status = mesh_agree(&job.launch.mesh, mesh_create(&job.launch.mesh, error), error);
     if (!status)
         status = run_phases(&job, error);
+    if (status == STATUS_STOPPED)
+        status = tell_stopped(&job, error);
+    evaluation_state_close(&job.state, !status);
     for (int i = 0; i < job.task_count; i++) {
         evaluation_task_free(&job.tasks[i]);
         free(job.sensitivity[i].errors);

@@ -106,7 +106,7 @@ int main(int argc, char **argv) {
     }
     log_set_level(options.level);
 
-    if (options.verb == VERB_QUANTIZE)
+    if (options.verb == VERB_QUANTIZE || options.verb == VERB_EVAL)
         stop_install_signals();
     int provided, rank;
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);

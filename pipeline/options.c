@@ -20,7 +20,7 @@ static const struct verb_rule verbs[VERB_COUNT] = {
                        "calibrate, quantize and write the checkpoint (when no verb is given)"},
     [VERB_PLAN] = {"plan", "CONFIG.toml", true, false, "sjmn",
                    "show stages, memory, disk, communication and time; reads headers alone"},
-    [VERB_EVAL] = {"eval", "CONFIG.toml", true, false, "sj",
+    [VERB_EVAL] = {"eval", "CONFIG.toml", true, false, "sjr",
                    "measure the model on the sets of [evaluation]"},
     [VERB_VERIFY] = {"verify", "CHECKPOINT.h5", true, false, "",
                      "compare every dataset of a checkpoint with its checksum"},

@@ -1,12 +1,8 @@
 #include "pipeline/resume.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "io/state.h"
@@ -26,18 +22,6 @@ static bool has_bit(const uint8_t *bits, int64_t index) {
 
 static int64_t stage_channels(const struct resume_run *run) {
     return (run->layer_end - run->layer_begin) * model_layer_channels(run->model);
-}
-
-/* Two runs that write one checkpoint would spoil it. Where the file system has no locks there is
- * none; it goes with the process. */
-static enum status lock_parts(struct resume *resume, struct error *error) {
-    const char *output = resume->run.config->output.checkpoint;
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%.*s.parts", (int)strlen(output) - 3, output);
-    resume->lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (resume->lock >= 0 && flock(resume->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        return error_set(error, STATUS_INPUT, "%s: another run is writing this checkpoint", output);
-    return STATUS_OK;
 }
 
 static enum status allocate(struct resume *resume, struct error *error) {
@@ -139,7 +123,7 @@ enum status resume_open(struct resume *resume, const struct resume_run *run, flo
     struct resume_found found = {0};
     enum status status = allocate(resume, error);
     if (!status && mesh->rank == 0)
-        status = lock_parts(resume, error);
+        status = state_begin(run->config->output.checkpoint, &resume->lock, error);
     if (!status && mesh->rank == 0)
         status = resume_read(run, resume->owner, &found, error);
     status = mesh_agree(mesh, status, error);

@@ -3,64 +3,26 @@
 #include <string.h>
 
 #include "io/checkpoint_prepare.h"
-#include "io/digest.h"
 #include "io/state.h"
+#include "pipeline/fingerprint.h"
 #include "pipeline/log.h"
 #include "pipeline/resume.h"
-
-static const char no_owner[65] = "0000000000000000000000000000000000000000000000000000000000000000";
-
-/* ---- The fingerprint ---- */
-
-/* The start, middle and end of every tensor: a model that was trained further has the same headers.
- */
-static void digest_weights(const struct model_source *source, char sum[65]) {
-    enum { PIECE = 4096 };
-    struct digest *digest = digest_create();
-    sum[0] = '\0';
-    if (!digest)
-        return;
-    for (int64_t i = 0; i < model_source_tensor_count(source); i++) {
-        const struct tensor *tensor = model_source_tensor(source, i);
-        const size_t piece = tensor->bytes < PIECE ? tensor->bytes : PIECE;
-        digest_update(digest, tensor->data, piece);
-        digest_update(digest, tensor->data + (tensor->bytes - piece) / 2, piece);
-        digest_update(digest, tensor->data + tensor->bytes - piece, piece);
-        tensor_release(tensor);
-    }
-    digest_finish(digest, sum);
-}
-
-/* The configuration's lines with their section: "calibration.samples = 16". */
-static void write_settings(FILE *out, char *toml) {
-    char section[64] = "";
-    char *rest = toml;
-    for (char *line; (line = strsep(&rest, "\n"));)
-        if (line[0] == '[')
-            snprintf(section, sizeof section, "%.*s", (int)strcspn(line + 1, "]"), line + 1);
-        else if (line[0])
-            fprintf(out, "%s.%s\n", section, line);
-}
 
 static enum status make_fingerprint(const struct resume_run *run, char **text,
                                     struct error *error) {
     static const char *const compressions[] = {"none", "zstd"};
     *text = NULL;
-    char *toml, model[65], weights[65];
+    char *toml;
     enum status status = config_canonical_text(run->config, &toml, error);
-    if (!status)
-        status = model_source_fingerprint(run->model->source, model, error);
     if (status)
         return status;
-    digest_weights(run->model->source, weights);
     size_t size;
     FILE *out = open_memstream(text, &size);
     if (out) {
-        write_settings(out, toml);
+        fingerprint_add_settings(out, toml, NULL);
         fprintf(out, "output.compression = \"%s\"\n",
                 compressions[run->config->output.compression]);
-        fprintf(out, "run.isa = \"%s\"\n", kernel_path_name(run->path));
-        fprintf(out, "the model's files = %s\nthe model's weights = %s\n", model, weights);
+        status = fingerprint_add_model(out, run->model->source, run->path, error);
         fprintf(out, "the text's tokens = %s\n", run->windows->digest);
         fprintf(out, "the ranges = %s\n", run->ranges ? run->ranges : "calibrated");
         fprintf(out, "version = %s, state 3\n", FPTQ_VERSION);
@@ -68,47 +30,6 @@ static enum status make_fingerprint(const struct resume_run *run, char **text,
     free(toml);
     if (!out || fclose(out) != 0)
         return error_set(error, STATUS_FAILED, "no memory for the fingerprint");
-    return STATUS_OK;
-}
-
-/* The first line that differs of two texts with the same lines in the same order. */
-static enum status refuse(const struct resume_run *run, char *before, char *now,
-                          struct error *error) {
-    char *old = NULL, *new = NULL;
-    do {
-        old = strsep(&before, "\n");
-        new = strsep(&now, "\n");
-    } while (old && new &&strcmp(old, new) == 0);
-    const char *value = new ? strstr(new, " = ") : NULL;
-    return error_set(error, STATUS_INPUT,
-                     "%s: an interrupted run has left its state, but was another one: %s there, %s "
-                     "here. Repeat it as it was to go on with it, or add --restart to begin anew",
-                     run->config->output.checkpoint, old ? old : "less",
-                     value ? value + 3 : "less");
-}
-
-/* *same: an interrupted run of this fingerprint is there; else there is none. */
-static enum status compare_fingerprint(const struct resume_run *run, const char *fingerprint,
-                                       bool *same, struct error *error) {
-    void *data;
-    size_t bytes;
-    enum status status =
-        state_read(run->config->output.checkpoint, "fingerprint", no_owner, &data, &bytes, error);
-    if (status) {
-        struct error cause = *error;
-        return error_set(error, status, "%s; add --restart to begin anew", cause.message);
-    }
-    *same = data != NULL;
-    if (!data)
-        return STATUS_OK;
-    char *before = strndup(data, bytes), *now = strdup(fingerprint);
-    free(data);
-    if (!before || !now)
-        status = error_set(error, STATUS_FAILED, "no memory for the fingerprint");
-    else if (strcmp(before, now) != 0)
-        status = refuse(run, before, now, error);
-    free(before);
-    free(now);
     return status;
 }
 
@@ -243,22 +164,19 @@ enum status resume_read(const struct resume_run *run, char owner[65], struct res
     const char *output = run->config->output.checkpoint;
     char *fingerprint;
     enum status status = make_fingerprint(run, &fingerprint, error);
-    if (status)
-        return status;
-    digest_bytes(fingerprint, strlen(fingerprint), owner);
-    status = allocate(run, found, error);
+    if (!status)
+        status = allocate(run, found, error);
     if (!status && !run->restart)
-        status = compare_fingerprint(run, fingerprint, &found->anything, error);
+        status = fingerprint_compare(output, fingerprint, &found->anything, error);
     int removed = 0;
     if (!status)
         status = checkpoint_clear(output, found->anything, &removed, error);
     if (!status && removed)
         log_detail("%s: removed %d file(s) of an earlier run from its parts", output, removed);
+    if (!status)
+        status = fingerprint_take(output, fingerprint, found->anything, owner, error);
     if (!status && found->anything)
         status = read_state(run, owner, found, error);
-    else if (!status)
-        status =
-            state_write(output, "fingerprint", no_owner, fingerprint, strlen(fingerprint), error);
     free(fingerprint);
     return status;
 }

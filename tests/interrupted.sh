@@ -40,7 +40,7 @@ interrupted_close() {
 
 fail() {
     echo "FAIL: $*"
-    sed 's/^/    /' log | grep -v -e '---' -e '^ *$' | head -12
+    sed 's/^/    /' log | grep -v -e '---' -e '^ *$' | head -12 || true
     failed=$((failed + 1))
 }
 
@@ -51,6 +51,7 @@ start() {
     rm -rf pids
     mkdir pids
     echo "$*" >arguments
+    : >log
     mpirun -n "$ranks" sh rank.sh "$program" "$@" config.toml >log 2>&1 &
     pid=$!
 }

@@ -139,7 +139,7 @@ static void test_refusals(void **state) {
     refused("a.toml --json", "--json needs a value");
     refused("plan --restart a.toml", "plan takes no --restart");
     refused("verify --set a.b=1 x.h5", "verify takes no --set");
-    refused("eval --restart a.toml", "eval takes no --restart");
+    refused("verify --restart a.h5", "verify takes no --restart");
     refused("export x.h5", "the verb export is not available in this version");
     refused("report", "report needs a RESULTS.json");
     refused("report a.json --json b.json", "report takes no --json");

@@ -95,6 +95,31 @@ static void damage(void **state) {
     state_remove(output, "d");
 }
 
+/* The folder is made and locked; another run, here another descriptor, is refused. */
+static void begun_once(void **state) {
+    (void)state;
+    struct error error;
+    char name[96], missing[96];
+    int lock, second;
+    snprintf(name, sizeof name, "%s/results.json", folder);
+    snprintf(missing, sizeof missing, "%s/none/results.json", folder);
+    assert_int_equal(state_begin(name, &lock, &error), STATUS_OK);
+    assert_true(lock >= 0);
+    assert_int_equal(state_write(name, "a", owner, "x", 1, &error), STATUS_OK);
+    assert_int_equal(state_begin(name, &second, &error), STATUS_INPUT);
+    assert_non_null(strstr(error.message, "results.json: another run is writing it"));
+    assert_int_equal(second, -1);
+    close(lock);
+    assert_int_equal(state_begin(name, &lock, &error), STATUS_OK);
+    state_clear(name);
+    assert_int_equal(state_begin(name, &second, &error), STATUS_INPUT);
+    close(lock);
+    state_remove_all(name);
+    assert_int_equal(state_begin(missing, &lock, &error), STATUS_INPUT);
+    assert_non_null(strstr(error.message, "cannot make the folder of its state"));
+    assert_int_equal(lock, -1);
+}
+
 static void listed_and_cleared(void **state) {
     (void)state;
     struct error error;
@@ -133,9 +158,8 @@ static void room_on_the_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(written_and_read),
-        cmocka_unit_test(damage),
-        cmocka_unit_test(listed_and_cleared),
+        cmocka_unit_test(written_and_read), cmocka_unit_test(damage),
+        cmocka_unit_test(begun_once),       cmocka_unit_test(listed_and_cleared),
         cmocka_unit_test(room_on_the_disk),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -15,12 +15,12 @@
 
 enum { STATE_NAME = 64 };
 
-/* `output` is what the run writes: NAME.h5 has its records in NAME.parts/, another file NAME in
- * NAME.parts/ as well. All but state_begin need that folder to be there. */
+/* `output` is what the run writes; its records are in NAME.parts/: NAME.h5, or a file NAME that
+ * ends otherwise. All but state_begin need that folder to be there. */
 
 /* Make the folder, if it is not there, and lock it: *lock is a descriptor to be closed after the
- * run, or -1 where the file system has no locks. It goes with the process. STATUS_INPUT when the
- * folder cannot be made, or another run has it. */
+ * run, which the lock goes with. Where the file system has no locks there is none. STATUS_INPUT
+ * when the folder cannot be made, or another run has it. */
 enum status state_begin(const char *output, int *lock, struct error *error);
 enum status state_write(const char *output, const char *record, const char owner[65],
                         const void *data, size_t bytes, struct error *error);

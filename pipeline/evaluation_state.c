@@ -12,9 +12,6 @@
 #include "pipeline/log.h"
 #include "pipeline/timing.h"
 
-/* A save costs `duration`; the next one comes 50 times that later, and not sooner than this. */
-static const double least_interval = 1, interval_by_duration = 50;
-
 /* A record: this, then its entries. */
 struct record_head {
     int64_t request_count, entry_count, model_count;
@@ -245,7 +242,7 @@ enum status evaluation_state_begin(struct evaluation_state *state,
     status = mesh_agree(state->mesh, status, error);
     if (!status)
         MPI_Bcast(done, (int)requests, MPI_C_BOOL, 0, MPI_COMM_WORLD);
-    state->next_save = timing_now() + least_interval;
+    state->next_save = timing_next_save(0);
     return status;
 }
 
@@ -268,8 +265,7 @@ enum status evaluation_state_save(struct evaluation_state *state, struct error *
     const double begin = timing_now();
     const enum status status = write_record(state, name, error);
     state->save_seconds = timing_now() - begin;
-    const double interval = interval_by_duration * state->save_seconds;
-    state->next_save = timing_now() + (interval > least_interval ? interval : least_interval);
+    state->next_save = timing_next_save(state->save_seconds);
     return status;
 }
 

@@ -11,7 +11,7 @@
 
 /* A save costs `duration`; the next one comes 50 times that later, and not sooner than this. Before
  * the first, a disk is taken to write so much a second. */
-static const double least_interval = 1, interval_by_duration = 50, disk_bytes = 400e6;
+static const double disk_bytes = 400e6;
 
 static struct hessian_layer *layer_of(const struct hessians *hessians, int layer) {
     return &hessians->layers[layer - hessians->layer_begin];
@@ -48,8 +48,7 @@ enum status hessian_state_save(struct hessians *hessians, const struct hessian_p
             remove_earlier(place, layer);
     }
     hessians->save_seconds = timing_now() - begin;
-    const double interval = interval_by_duration * hessians->save_seconds;
-    hessians->next_save = timing_now() + (interval > least_interval ? interval : least_interval);
+    hessians->next_save = timing_next_save(hessians->save_seconds);
     return status;
 }
 
@@ -150,8 +149,7 @@ enum status hessian_state_open(struct hessians *hessians, const struct hessian_p
     const double bytes =
         (double)hessians_record_bytes(hessians) * (hessians->layer_end - hessians->layer_begin);
     hessians->save_seconds = bytes / disk_bytes;
-    const double interval = interval_by_duration * hessians->save_seconds;
-    hessians->next_save = timing_now() + (interval > least_interval ? interval : least_interval);
+    hessians->next_save = timing_next_save(hessians->save_seconds);
     return STATUS_OK;
 }
 

@@ -347,11 +347,6 @@ static enum status take_up(struct job *job, struct error *error) {
     return evaluation_state_open(&job->state, &run, error);
 }
 
-/* Collective: a signal came, or time is up. */
-static enum status stop_point(const struct job *job, struct error *error) {
-    return mesh_agree(&job->launch.mesh, stop_check(&job->stop, 0, error), error);
-}
-
 static enum status run_phases(struct job *job, struct error *error) {
     struct mesh *mesh = &job->launch.mesh;
     mesh->stall_limit = (double)job->config->run.stall_limit;
@@ -368,14 +363,14 @@ static enum status run_phases(struct job *job, struct error *error) {
     if (!status)
         status = plan(job, error);
     if (!status)
-        status = stop_point(job, error);
+        status = stop_agree(&job->stop, mesh, error);
     if (!status)
         status = take_up(job, error);
     mesh_enter(mesh, "loading");
     if (!status)
         status = load(job, error);
     if (!status)
-        status = stop_point(job, error);
+        status = stop_agree(&job->stop, mesh, error);
     mesh_enter(mesh, "evaluation");
     for (int i = 0; !status && i < job->task_count; i++)
         status = evaluate(job, i, error);

@@ -171,11 +171,6 @@ static void keep_result(void *context, const struct site_result *result) {
     results_add(&job->results, result);
 }
 
-/* Collective. Phases are left at once when a signal came or time is up; so is their sequence. */
-static enum status stop_point(const struct job *job, struct error *error) {
-    return mesh_agree(&job->launch.mesh, stop_check(&job->stop, 0, error), error);
-}
-
 static bool needs_hessians(const struct job *job) {
     return method_rounding(&job->config->quantization) == ROUNDING_GPTQ;
 }
@@ -306,7 +301,7 @@ static enum status quantize(struct job *job, struct error *error) {
                             checkpoint_root_write(&root, &job->launch.mesh, error), error);
     timing_add(&job->timing, SECTION_WRITE, &since);
     if (!status)
-        status = stop_point(job, error);
+        status = stop_agree(&job->stop, &job->launch.mesh, error);
     mesh_enter(&job->launch.mesh, "assembling");
     if (!status && job->launch.mesh.rank == 0 &&
         !(status = checkpoint_root_assemble(&root, &job->watch, error)))
@@ -327,14 +322,14 @@ static enum status run_phases(struct job *job, struct error *error) {
                                 : checkpoint_root_prepare(job->config, &job->launch.plan, error),
                             error);
     if (!status)
-        status = stop_point(job, error);
+        status = stop_agree(&job->stop, &job->launch.mesh, error);
     mesh_enter(&job->launch.mesh, "sampling");
     if (!status)
         status = take_samples(job, error);
     if (!status)
         status = take_up(job, error);
     if (!status)
-        status = stop_point(job, error);
+        status = stop_agree(&job->stop, &job->launch.mesh, error);
     if (!status)
         status = calibrate(job, error);
     if (!status)

@@ -9,9 +9,6 @@
 #include "pipeline/log.h"
 #include "pipeline/timing.h"
 
-/* A save costs `duration`; the next one comes 50 times that later, and not sooner than this. */
-static const double least_interval = 1, interval_by_duration = 50;
-
 size_t resume_bitmap_bytes(int64_t samples) {
     return ((size_t)samples + 63) / 64 * 8;
 }
@@ -146,7 +143,7 @@ enum status resume_open(struct resume *resume, const struct resume_run *run, flo
         status = resume_save_all(resume, maxima, error);
     }
     resume_found_free(&found);
-    resume->next_save = timing_now() + least_interval;
+    resume->next_save = timing_next_save(0);
     return status;
 }
 
@@ -181,8 +178,7 @@ enum status resume_save(struct resume *resume, const float *maxima, struct error
     const enum status status =
         state_write_pieces(run->config->output.checkpoint, record, resume->owner, pieces,
                            sizeof pieces / sizeof pieces[0], error);
-    const double now = timing_now(), interval = interval_by_duration * (now - begin);
-    resume->next_save = now + (interval > least_interval ? interval : least_interval);
+    resume->next_save = timing_next_save(timing_now() - begin);
     return status;
 }
 

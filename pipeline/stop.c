@@ -59,3 +59,7 @@ enum status stop_check(const struct stop *stop, double margin, struct error *err
         return error_set(error, STATUS_STOPPED, "stopped before the time limit");
     return STATUS_OK;
 }
+
+enum status stop_agree(const struct stop *stop, const struct mesh *mesh, struct error *error) {
+    return mesh_agree(mesh, stop_check(stop, 0, error), error);
+}

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "io/status.h"
+#include "pipeline/mesh.h"
 
 struct stop {
     double deadline; /* of timing_now(); infinite without a limit */
@@ -20,5 +21,7 @@ void stop_set_deadline(struct stop *stop, double started, int64_t time_limit);
 /* STATUS_STOPPED with a message when a signal came, or the deadline is less than `margin` seconds
  * away. Not collective: ranks see it at different times. */
 enum status stop_check(const struct stop *stop, double margin, struct error *error);
+/* Collective, between phases: all ranks stop when one is to. */
+enum status stop_agree(const struct stop *stop, const struct mesh *mesh, struct error *error);
 
 #endif

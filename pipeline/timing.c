@@ -19,6 +19,11 @@ double timing_now(void) {
     return seconds_of(CLOCK_MONOTONIC);
 }
 
+double timing_next_save(double duration) {
+    const double interval = 50 * duration;
+    return timing_now() + (interval > 1 ? interval : 1);
+}
+
 struct timing_mark timing_mark(void) {
     return (struct timing_mark){timing_now(), seconds_of(CLOCK_PROCESS_CPUTIME_ID)};
 }

@@ -30,6 +30,9 @@ struct timing_mark {
 const char *section_name(enum section section);
 /* Seconds from an arbitrary start. */
 double timing_now(void);
+/* When to save a state again after a save that took `duration`, of timing_now(): 50 times that
+ * later, so that at most 2% of the time goes into it, and not sooner than in a second. */
+double timing_next_save(double duration);
 struct timing_mark timing_mark(void);
 /* Add the time since *since to a section and set *since to now. */
 void timing_add(struct timing *timing, enum section section, struct timing_mark *since);

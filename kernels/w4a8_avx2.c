@@ -20,6 +20,14 @@ static inline __m256i broadcast4(const int8_t *x) {
     return _mm256_set1_epi32(four);
 }
 
+static inline __attribute__((always_inline)) void clear(__m256i total[ROWS][VECTORS]) {
+#pragma GCC unroll 4
+    for (int row = 0; row < ROWS; row++)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++)
+            total[row][v] = _mm256_setzero_si256();
+}
+
 /* Keeps the sums in registers: reordering the long unrolled loop, the compiler runs out of them. */
 static inline __attribute__((always_inline)) void keep_in_registers(__m256i sums[ROWS][VECTORS]) {
     __asm__ volatile(""
@@ -27,36 +35,30 @@ static inline __attribute__((always_inline)) void keep_in_registers(__m256i sums
                        "+x"(sums[2][0]), "+x"(sums[2][1]), "+x"(sums[3][0]), "+x"(sums[3][1]));
 }
 
-/* total += the sums of `quads` quads of k, at most CHAIN. Callers name a whole chain by the
+/* total = the sums of `quads` quads of k, at most CHAIN. Callers name a whole chain by the
  * constant, so that its loop is unrolled whole. */
-static inline __attribute__((always_inline)) void add_quads4(const int rows,
+static inline __attribute__((always_inline)) void sum_quads4(const int rows,
                                                              __m256i total[ROWS][VECTORS],
                                                              const uint8_t *w, const int8_t *x,
                                                              const int64_t quads) {
-    __m256i chain[ROWS][VECTORS];
-#pragma GCC unroll 4
-    for (int row = 0; row < ROWS; row++)
-#pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; v++)
-            chain[row][v] = _mm256_setzero_si256();
+    clear(total);
 #pragma GCC unroll 8
     for (int64_t quad = 0; quad < quads; quad++) {
         const __m256i left = load(w + quad * QUAD_BYTES), right = load(w + quad * QUAD_BYTES + 32);
 #pragma GCC unroll 4
         for (int row = 0; row < rows; row++) {
             const __m256i four = broadcast4(x + (quad * rows + row) * 4);
-            chain[row][0] = _mm256_add_epi16(chain[row][0], _mm256_maddubs_epi16(left, four));
-            chain[row][1] = _mm256_add_epi16(chain[row][1], _mm256_maddubs_epi16(right, four));
+            total[row][0] = _mm256_add_epi16(total[row][0], _mm256_maddubs_epi16(left, four));
+            total[row][1] = _mm256_add_epi16(total[row][1], _mm256_maddubs_epi16(right, four));
         }
         if (rows == ROWS)
-            keep_in_registers(chain);
+            keep_in_registers(total);
     }
 #pragma GCC unroll 4
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 2
         for (int v = 0; v < VECTORS; v++)
-            total[row][v] = _mm256_add_epi32(
-                total[row][v], _mm256_madd_epi16(chain[row][v], _mm256_set1_epi16(1)));
+            total[row][v] = _mm256_madd_epi16(total[row][v], _mm256_set1_epi16(1));
 }
 
 /* The sums of four products of levels of 8 bits and x. */
@@ -66,10 +68,11 @@ static inline __m256i product8(__m256i level, __m256i four) {
         _mm256_set1_epi16(1));
 }
 
-static inline __attribute__((always_inline)) void add_quads8(const int rows,
+static inline __attribute__((always_inline)) void sum_quads8(const int rows,
                                                              __m256i total[ROWS][VECTORS],
                                                              const uint8_t *w, const int8_t *x,
                                                              int64_t quads) {
+    clear(total);
     for (int64_t quad = 0; quad < quads; quad++, w += QUAD_BYTES, x += rows * 4) {
 #pragma GCC unroll 2
         for (int v = 0; v < VECTORS; v++) {
@@ -82,58 +85,97 @@ static inline __attribute__((always_inline)) void add_quads8(const int rows,
     }
 }
 
-/* Eight columns' sum of a group: sum += scale * (total - z * x_sum). Without zero points z is the
- * same for all. */
-static inline void close_group(float *sum, __m256i total, const char *grid, int v,
-                               bool has_zero_points, int32_t zero_point, int32_t x_sum) {
-    const char *zero_points = grid + COLUMNS * 4 + 8 * v;
-    const __m256i z =
-        has_zero_points
-            ? _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)zero_points))
-            : _mm256_set1_epi32(zero_point);
-    const __m256i offset = _mm256_mullo_epi32(z, _mm256_set1_epi32(x_sum));
-    const __m256 value = _mm256_cvtepi32_ps(_mm256_sub_epi32(total, offset));
-    const __m256 scale = _mm256_loadu_ps((const float *)(const void *)grid + 8 * v);
-    _mm256_storeu_ps(sum, _mm256_fmadd_ps(scale, value, _mm256_loadu_ps(sum)));
+/* The scales and zero points of a group's columns. Without zero points z is the same for all. */
+struct grid {
+    __m256 scale[VECTORS];
+    __m256i z[VECTORS];
+};
+
+static inline __attribute__((always_inline)) struct grid
+read_grid(const char *grid, bool has_zero_points, int32_t zero_point) {
+    struct grid read;
+#pragma GCC unroll 2
+    for (int v = 0; v < VECTORS; v++) {
+        const char *zero_points = grid + COLUMNS * 4 + 8 * v;
+        read.scale[v] = _mm256_loadu_ps((const float *)(const void *)grid + 8 * v);
+        read.z[v] =
+            has_zero_points
+                ? _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)zero_points))
+                : _mm256_set1_epi32(zero_point);
+    }
+    return read;
+}
+
+/* A row's sums of a group: sum += scale * (total - z * x_sum). */
+static inline __attribute__((always_inline)) void
+close_row(float *sum, const __m256i total[VECTORS], const struct grid *grid, int32_t x_sum) {
+#pragma GCC unroll 2
+    for (int v = 0; v < VECTORS; v++) {
+        const __m256i offset = _mm256_mullo_epi32(grid->z[v], _mm256_set1_epi32(x_sum));
+        const __m256 value = _mm256_cvtepi32_ps(_mm256_sub_epi32(total[v], offset));
+        _mm256_storeu_ps(sum + 8 * v,
+                         _mm256_fmadd_ps(grid->scale[v], value, _mm256_loadu_ps(sum + 8 * v)));
+    }
+}
+
+/* Between the chains of a group, as between the blocks that are parts of one, its sums lie in
+ * memory: all registers are the chain's. */
+static inline __attribute__((always_inline)) void
+add_carry(const int rows, __m256i total[ROWS][VECTORS], const int32_t *carry) {
+#pragma GCC unroll 4
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++)
+            total[row][v] = _mm256_add_epi32(total[row][v], load(carry + row * COLUMNS + 8 * v));
+}
+
+static inline __attribute__((always_inline)) void
+keep_carry(const int rows, __m256i total[ROWS][VECTORS], int32_t *carry) {
+#pragma GCC unroll 4
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++)
+            _mm256_storeu_si256((__m256i *)(void *)(carry + row * COLUMNS + 8 * v), total[row][v]);
+}
+
+/* The rows' sums of a group. */
+static inline __attribute__((always_inline)) void
+close_group(const int rows, __m256i total[ROWS][VECTORS], const struct w4a8_block *block,
+            const char *grid, const int32_t *x_sums, float *sum) {
+    const struct grid read = read_grid(grid, block->has_zero_points, block->zero_point);
+#pragma GCC unroll 4
+    for (int row = 0; row < rows; row++)
+        close_row(sum + row * COLUMNS, total[row], &read, x_sums[row]);
 }
 
 static inline __attribute__((always_inline)) void multiply(const int bits, const int rows,
                                                            const struct w4a8_block *block,
                                                            const int8_t *x, const int32_t *x_sums,
                                                            float *sum, int32_t *carry) {
-    for (int64_t group = 0; group < block->groups; group++) {
+    const int64_t quads = block->count / 4;
+    for (int64_t group = 0; group < block->groups; group++, x_sums += rows) {
         const uint8_t *w = block->weights + group * block->weight_stride;
         const char *grid = block->grid + group * block->grid_stride;
-        __m256i total[ROWS][VECTORS];
-#pragma GCC unroll 4
-        for (int row = 0; row < rows; row++)
-#pragma GCC unroll 2
-            for (int v = 0; v < VECTORS; v++)
-                total[row][v] =
-                    block->opens ? _mm256_setzero_si256() : load(carry + row * COLUMNS + 8 * v);
-        const int64_t quads = block->count / 4;
-        for (int64_t quad = 0; quad < quads; quad += CHAIN) {
-            const int64_t here = quads - quad < CHAIN ? quads - quad : CHAIN;
-            if (bits == 4 && here == CHAIN)
-                add_quads4(rows, total, w + quad * QUAD_BYTES, x + quad * rows * 4, CHAIN);
-            else if (bits == 4)
-                add_quads4(rows, total, w + quad * QUAD_BYTES, x + quad * rows * 4, here);
-            else
-                add_quads8(rows, total, w + quad * QUAD_BYTES, x + quad * rows * 4, here);
-        }
-#pragma GCC unroll 4
-        for (int row = 0; row < rows; row++) {
-#pragma GCC unroll 2
-            for (int v = 0; v < VECTORS; v++) {
-                const int at = row * COLUMNS + 8 * v;
-                if (block->closes)
-                    close_group(sum + at, total[row][v], grid, v, block->has_zero_points,
-                                block->zero_point, x_sums[group * rows + row]);
-                else
-                    _mm256_storeu_si256((__m256i *)(void *)(carry + at), total[row][v]);
+        for (int64_t done = 0, here; done < quads; done += here) {
+            __m256i total[ROWS][VECTORS];
+            here = quads - done;
+            if (bits == 8) {
+                sum_quads8(rows, total, w, x, here);
+            } else if (here >= CHAIN) {
+                here = CHAIN;
+                sum_quads4(rows, total, w, x, CHAIN);
+            } else {
+                sum_quads4(rows, total, w, x, here);
             }
+            w += here * QUAD_BYTES;
+            x += here * rows * 4;
+            if (done || !block->opens)
+                add_carry(rows, total, carry);
+            if (done + here == quads && block->closes)
+                close_group(rows, total, block, grid, x_sums, sum);
+            else
+                keep_carry(rows, total, carry);
         }
-        x += block->count * rows;
     }
 }
 
@@ -189,13 +231,12 @@ multiply_streams(const int bits, const struct w4a8_streams *streams) {
                     add_spans(bits, total[s], w, x + span * SPAN, spans - span);
             }
 #pragma GCC unroll 4
-        for (int s = 0; s < W4A8_STREAMS; s++)
-#pragma GCC unroll 2
-            for (int v = 0; v < VECTORS; v++)
-                close_group(
-                    streams->sums + s * COLUMNS + 8 * v, total[s][v],
-                    (const char *)streams->panels[s] + group * streams->record_bytes + levels, v,
-                    streams->has_zero_points, streams->zero_point, streams->x_sums[group]);
+        for (int s = 0; s < W4A8_STREAMS; s++) {
+            const uint8_t *record = streams->panels[s] + group * streams->record_bytes;
+            const struct grid grid = read_grid((const char *)record + levels,
+                                               streams->has_zero_points, streams->zero_point);
+            close_row(streams->sums + s * COLUMNS, total[s], &grid, streams->x_sums[group]);
+        }
         x += count;
     }
 }

@@ -22,7 +22,7 @@ struct product {
     struct w4a8_layout layout;
     bool symmetric;
     const float *bias;
-    bool streams; /* y is larger than the caches */
+    bool streams; /* y goes past the caches: it is larger */
     int64_t panels;
     int64_t items_across; /* of a block of m; an item is some panels against it */
     struct team *team;
@@ -78,13 +78,21 @@ static struct w4a8_block open_block(const struct product *product, const struct 
     };
 }
 
+enum { Y_AHEAD = 12 }; /* rows of y asked for ahead: far apart, no processor guesses them */
+
 static void finish_rows(const struct product *product, const struct item *item) {
     const struct w4a8_kernel *kernel = product->layout.kernel;
-    for (int64_t m = item->m; m < w4a8_minimum(item->m_end, product->m); m++)
-        kernel->finish(product->y + m * product->y_stride + item->n,
-                       item->sums + (m - item->m) * kernel->columns, product->x.scales[m],
-                       product->bias == NULL ? NULL : product->bias + item->n,
-                       w4a8_minimum(kernel->columns, product->n - item->n), product->streams);
+    const int64_t end = w4a8_minimum(item->m_end, product->m);
+    const int64_t count = w4a8_minimum(kernel->columns, product->n - item->n);
+    for (int64_t m = item->m; m < end; m++) {
+        float *y = product->y + m * product->y_stride + item->n;
+        if (!product->streams && m + Y_AHEAD < end)
+            for (int64_t n = 0; n < count; n += 16)
+                __builtin_prefetch(y + Y_AHEAD * product->y_stride + n, 1);
+        kernel->finish(y, item->sums + (m - item->m) * kernel->columns, product->x.scales[m],
+                       product->bias == NULL ? NULL : product->bias + item->n, count,
+                       product->streams);
+    }
 }
 
 /* A step of an item. */
@@ -240,10 +248,10 @@ void w4a8_run(const struct compute *compute, float *y, int64_t y_stride,
         .layout = w4a8_find_layout(weight),
         .symmetric = weight->symmetric,
         .bias = bias,
-        .streams = input->rows * weight->rows >= STREAM_FROM,
         .team = compute->team,
     };
     const struct w4a8_kernel *kernel = product.layout.kernel;
+    product.streams = kernel->streams && input->rows * weight->rows >= STREAM_FROM;
     const int64_t threads = team_size(compute->team);
     assert(product.layout.grouping.size == product.x.grouping.size);
     product.panels = (weight->rows + kernel->columns - 1) / kernel->columns;

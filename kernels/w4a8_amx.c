@@ -356,5 +356,6 @@ const struct w4a8_kernel w4a8_amx = {
     .subtracts = true,
     .multiply = {multiply_rows, multiply_rows},
     .multiply_streams = {multiply_streams4, multiply_streams8},
+    .streams = true,
     W4A8_BODY_FUNCTIONS,
 };

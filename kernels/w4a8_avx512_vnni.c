@@ -288,5 +288,6 @@ const struct w4a8_kernel w4a8_avx512_vnni = {
     .multiply = {multiply_rows, multiply_rows},
     .multiply_streams = {multiply_streams4, multiply_streams8},
     .quantize_tile = quantize_tile,
+    .streams = true,
     W4A8_BODY_FUNCTIONS,
 };

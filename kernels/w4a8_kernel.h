@@ -98,10 +98,11 @@ struct w4a8_kernel {
      * i times reciprocals[i], its sum added to sums[i]. NULL: the driver goes row by row. */
     void (*quantize_tile)(int8_t *spans, const float *x, int64_t x_stride, const float *multiplier,
                           const float *reciprocals, int64_t count, int64_t filled, int32_t *sums);
-    /* y (count) = sum * scale (+ bias where not NULL); stream: nobody reads y soon, it may go past
-     * the caches. */
+    /* y (count) = sum * scale (+ bias where not NULL); stream: nobody reads y soon, it goes past
+     * the caches, which a kernel that `streams` can. */
     void (*finish)(float *y, const float *sum, float scale, const float *bias, int64_t count,
                    bool stream);
+    bool streams;
 };
 
 extern const struct w4a8_kernel w4a8_portable;

@@ -211,7 +211,8 @@ static enum status take_up(struct evaluation *evaluation, struct error *error) {
                                           evaluation_set_name(work->task->set));
     status = mesh_agree(work->mesh, status, error);
     if (!status && work->state)
-        status = evaluation_state_begin(work->state, work->task, evaluation->scores, done, error);
+        status = evaluation_state_begin(work->state, work->task, work->layer, evaluation->scores,
+                                        done, error);
     for (int64_t i = 0; !status && i < count; i++)
         if (!done[i])
             evaluation->todo[evaluation->todo_count++] = i;

@@ -55,7 +55,8 @@ struct evaluation_work {
     const struct evaluation_task *task;
     struct sensitivity *sensitivity; /* of the two, whose sums are added to; NULL: not wanted */
     struct evaluation_state *state;  /* that is gone on with and kept (evaluation_state.h); NULL:
-                                        everything is computed, as sensitivity needs it */
+                                        everything is computed, as sensitivity's sums need it */
+    int layer; /* the only one that is the checkpoint's, as the state then says; or -1 */
     const struct stop *stop;
     struct timing *timing;
 };

@@ -137,8 +137,12 @@ void evaluation_state_close(struct evaluation_state *state, bool written) {
 
 /* ---- A set ---- */
 
-static void record_name(const struct evaluation_task *task, const char *of, char name[STATE_NAME]) {
-    snprintf(name, STATE_NAME, "scores-%s-%s", evaluation_set_name(task->set), of);
+static void record_name(const struct evaluation_state *state, const char *of,
+                        char name[STATE_NAME]) {
+    char layer[20] = "";
+    if (state->layer >= 0)
+        snprintf(layer, sizeof layer, "layer-%04d-", state->layer);
+    snprintf(name, STATE_NAME, "%sscores-%s-%s", layer, evaluation_set_name(state->task->set), of);
 }
 
 /* The entries of a record. False when it does not fit the set. */
@@ -181,14 +185,17 @@ static enum status join_records(struct evaluation_state *state, char (*names)[ST
                                 int count, const struct evaluation_scores *scores, const bool *done,
                                 struct error *error) {
     char joined[STATE_NAME];
-    record_name(state->task, "joined", joined);
+    record_name(state, "joined", joined);
     for (int64_t i = 0; i < state->task->request_count; i++)
         if (done[i])
             evaluation_state_add(state, scores, i);
     const enum status status = write_record(state, joined, error);
+    char layer[24] = "";
+    if (state->layer >= 0)
+        snprintf(layer, sizeof layer, ", layer %d", state->layer);
     if (!status && state->entry_count)
-        log_info("%s: going on with an interrupted run: %lld of %lld requests are done",
-                 evaluation_set_name(state->task->set), (long long)state->entry_count,
+        log_info("%s%s: going on with an interrupted run: %lld of %lld requests are done",
+                 evaluation_set_name(state->task->set), layer, (long long)state->entry_count,
                  (long long)state->task->request_count);
     for (int i = 0; !status && i < count; i++)
         if (strcmp(names[i], joined) != 0)
@@ -203,7 +210,7 @@ static enum status read_records(struct evaluation_state *state,
                                 struct error *error) {
     char prefix[STATE_NAME], (*names)[STATE_NAME];
     int count;
-    record_name(state->task, "", prefix);
+    record_name(state, "", prefix);
     enum status status = state_list(state->output, prefix, &names, &count, error);
     for (int i = 0; !status && i < count; i++) {
         void *data;
@@ -222,7 +229,7 @@ static enum status read_records(struct evaluation_state *state,
 }
 
 enum status evaluation_state_begin(struct evaluation_state *state,
-                                   const struct evaluation_task *task,
+                                   const struct evaluation_task *task, int layer,
                                    const struct evaluation_scores *scores, bool *done,
                                    struct error *error) {
     const size_t requests = (size_t)task->request_count;
@@ -231,6 +238,7 @@ enum status evaluation_state_begin(struct evaluation_state *state,
         return STATUS_OK;
     free(state->entries);
     state->task = task;
+    state->layer = layer;
     state->entry_count = 0;
     state->entries = malloc(requests * sizeof *state->entries);
     enum status status = STATUS_OK;
@@ -261,7 +269,7 @@ enum status evaluation_state_save(struct evaluation_state *state, struct error *
         return STATUS_OK;
     char rank[16], name[STATE_NAME];
     snprintf(rank, sizeof rank, "%05d", state->mesh->rank);
-    record_name(state->task, rank, name);
+    record_name(state, rank, name);
     const double begin = timing_now();
     const enum status status = write_record(state, name, error);
     state->save_seconds = timing_now() - begin;

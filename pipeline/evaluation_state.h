@@ -2,9 +2,10 @@
  * of --json, until that is written.
  *
  * A record "scores-SET-RRRRR" has the requests of a set that rank RRRRR of a last stage has scored,
- * each with what every model made of it. A new run, with any number of ranks, joins a set's records
- * into "scores-SET-joined" before a rank writes one of its own, and computes the rest: a score does
- * not depend on what else is computed. A record that is damaged is left out with a warning. */
+ * each with what every model made of it; "layer-LLLL-scores-SET-RRRRR" the same with layer LLLL of
+ * the checkpoint alone. A new run, with any number of ranks, joins a set's records into
+ * "scores-SET-joined" before a rank writes one of its own, and computes the rest: a score does not
+ * depend on what else is computed. A record that is damaged is left out with a warning. */
 #ifndef FPTQ_PIPELINE_EVALUATION_STATE_H
 #define FPTQ_PIPELINE_EVALUATION_STATE_H
 
@@ -37,6 +38,7 @@ struct evaluation_state {
     char owner[65];                         /* sum of the fingerprint */
     int lock;                               /* rank 0's lock on NAME.parts, or -1 */
     const struct evaluation_task *task;     /* the set that is evaluated */
+    int layer;                              /* of the checkpoint, alone; or -1 */
     struct evaluation_state_entry *entries; /* (entry_count) that this rank has scored */
     int64_t entry_count;
     double next_save, save_seconds; /* of timing_now(); that the last save took */
@@ -51,10 +53,11 @@ enum status evaluation_state_open(struct evaluation_state *state,
 /* Rank 0 removes the state when the results are written, or when nothing was scored. */
 void evaluation_state_close(struct evaluation_state *state, bool written);
 
-/* Collective, before a set: done (request_count) are the requests that were scored before, on all
- * ranks; scores (model_count) are theirs on rank 0, and stay as they are on the others. */
+/* Collective, before a set, with one layer of the checkpoint alone or (-1) all: done
+ * (request_count) are the requests that were scored before, on all ranks; scores (model_count) are
+ * theirs on rank 0, and stay as they are on the others. */
 enum status evaluation_state_begin(struct evaluation_state *state,
-                                   const struct evaluation_task *task,
+                                   const struct evaluation_task *task, int layer,
                                    const struct evaluation_scores *scores, bool *done,
                                    struct error *error);
 /* This rank has scored a request: scores (model_count) have it. */

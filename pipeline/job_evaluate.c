@@ -214,9 +214,10 @@ static enum status load(struct job *job, struct error *error) {
     return status;
 }
 
-/* A set, scored whole; `state` lets it go on with an interrupted run. */
-static enum status evaluate_set(struct job *job, int index, struct sensitivity *sensitivity,
-                                struct evaluation_state *state, struct evaluation_scores *scores,
+/* A set, scored whole, with one layer of the checkpoint alone or (-1) all. It goes on with an
+ * interrupted run, but for sensitivity's sums, which have no state. */
+static enum status evaluate_set(struct job *job, int index, int layer,
+                                struct sensitivity *sensitivity, struct evaluation_scores *scores,
                                 struct error *error) {
     const struct evaluation_work work = {
         .mesh = &job->launch.mesh,
@@ -225,7 +226,8 @@ static enum status evaluate_set(struct job *job, int index, struct sensitivity *
         .model_count = job->evaluated_count,
         .task = &job->tasks[index],
         .sensitivity = sensitivity,
-        .state = state,
+        .state = sensitivity ? NULL : &job->state,
+        .layer = layer,
         .stop = &job->stop,
         .timing = &job->timing,
     };
@@ -246,7 +248,7 @@ static enum status measure_linears(struct job *job, int index, struct error *err
         status = error_set(error, STATUS_FAILED, "no memory for evaluation.sensitivity");
     status = mesh_agree(mesh, status, error);
     if (!status)
-        status = evaluate_set(job, index, &sensitivity, NULL, job->scores[index], error);
+        status = evaluate_set(job, index, -1, &sensitivity, job->scores[index], error);
     if (!status)
         status = sensitivity_gather(&sensitivity, mesh, layers, errors, error);
     sensitivity_free(&sensitivity);
@@ -259,7 +261,7 @@ static enum status measure_layer(struct job *job, int index, int layer, struct e
     struct evaluation_model *model = &job->evaluated[1];
     model->stage.others = &job->evaluated[0].stage;
     model->stage.alone = layer;
-    const enum status status = evaluate_set(job, index, NULL, NULL, scores, error);
+    const enum status status = evaluate_set(job, index, layer, NULL, scores, error);
     model->stage.others = NULL;
     if (!status && !job->launch.mesh.rank)
         evaluation_metrics(&job->tasks[index], &scores[1], job->sensitivity[index].layers[layer]);
@@ -295,8 +297,7 @@ static enum status evaluate(struct job *job, int index, struct error *error) {
     const enum sensitivity_kind kind = job->config->evaluation.sensitivity;
     if (text && kind == SENSITIVITY_LINEARS)
         return measure_linears(job, index, error);
-    const enum status status =
-        evaluate_set(job, index, NULL, &job->state, job->scores[index], error);
+    const enum status status = evaluate_set(job, index, -1, NULL, job->scores[index], error);
     return status || !text || kind != SENSITIVITY_LAYERS ? status
                                                          : measure_layers(job, index, error);
 }

@@ -159,6 +159,23 @@ grep -q "warning: .*scores-.*checksum is wrong.*computed again" log || fail "a d
 scores=0
 check_done "after a damaged record"
 
+# One layer of the checkpoint at a time: the layers that are measured are not measured again.
+layers=(--set evaluation.sensitivity=layers --set evaluation.limit=8)
+run 1 eval --json out.json "${layers[@]}"
+[ "$status" = 0 ] || { cat log; exit 1; }
+mv reference.json all.json
+mv out.json reference.json
+start 2 eval --json out.json "${layers[@]}"
+await_that there_is 'out.json.parts/layer-0001-*.state'
+signal KILL
+await
+note_scores
+evaluate 3 "${layers[@]}"
+[ $scores = 0 ] || grep -q 'wikitext2, layer 0: going on with an interrupted run: \([0-9]*\) of \1 ' log || fail "layers: not taken up"
+check_done "one layer at a time"
+mv all.json reference.json
+scores=0
+
 start 2 eval --json out.json
 await_that [ -e out.json.parts/fingerprint.state ]
 signal STOP

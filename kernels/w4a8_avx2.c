@@ -153,6 +153,9 @@ static inline __attribute__((always_inline)) void multiply(const int bits, const
                                                            const int8_t *x, const int32_t *x_sums,
                                                            float *sum, int32_t *carry) {
     const int64_t quads = block->count / 4;
+    int32_t tile[ROWS * COLUMNS]; /* stays in the nearest cache */
+    if (block->opens && block->closes)
+        carry = tile;
     for (int64_t group = 0; group < block->groups; group++, x_sums += rows) {
         const uint8_t *w = block->weights + group * block->weight_stride;
         const char *grid = block->grid + group * block->grid_stride;

@@ -9,8 +9,7 @@
 #include "pipeline/log.h"
 #include "pipeline/timing.h"
 
-/* A save costs `duration`; the next one comes 50 times that later, and not sooner than this. Before
- * the first, a disk is taken to write so much a second. */
+/* Before the first save a disk is taken to write so much a second. */
 static const double disk_bytes = 400e6;
 
 static struct hessian_layer *layer_of(const struct hessians *hessians, int layer) {

@@ -71,8 +71,10 @@ static void list_sequence(struct listing *listing, int64_t index,
     }
 }
 
-/* The first pass of a wave stands in chunks [wave_begin, count): add the others. */
-static void repeat_wave(struct listing *listing) {
+/* The first pass of a wave stands in chunks [wave_begin, count): add the others. The next wave
+ * shares nothing with it, on stages with one pass either: all have the same chunks, or what one
+ * sends would not be what the next one awaits. */
+static void end_wave(struct listing *listing) {
     struct stream_order *order = listing->order;
     const int64_t begin = listing->wave_begin, count = order->count - begin;
     order->wave_chunks = count > order->wave_chunks ? count : order->wave_chunks;
@@ -85,6 +87,7 @@ static void repeat_wave(struct listing *listing) {
                 chunk->pass = pass;
                 chunk->leaves = pass + 1 == order->passes;
             }
+    listing->wave_begin = order->count;
 }
 
 static void list_chunks(const struct stream_text *text, int replica, int replicas,
@@ -99,19 +102,19 @@ static void list_chunks(const struct stream_text *text, int replica, int replica
             continue;
         list_sequence(&listing, i, before);
         before = sequence;
-        if (order->passes == 1 || ++in_wave < text->wave)
+        if (!text->wave || ++in_wave < text->wave)
             continue;
-        repeat_wave(&listing);
+        end_wave(&listing);
         before = NULL; /* other layers' keys and values came after its own */
-        listing.wave_begin = order->count;
         in_wave = 0;
     }
     if (in_wave)
-        repeat_wave(&listing);
+        end_wave(&listing);
 }
 
 enum status stream_order_create(const struct stream_text *text, int replica, int replicas,
                                 int passes, struct stream_order *order, struct error *error) {
+    assert(passes == 1 || text->wave);
     *order = (struct stream_order){.passes = passes};
     list_chunks(text, replica, replicas, order);
     struct stream_chunk *chunks = malloc(((size_t)order->count + 1) * sizeof *chunks);

@@ -44,18 +44,20 @@ struct stream_chunk {
 struct stream_text {
     const struct stream_sequence *sequences; /* the same on all ranks */
     int64_t count, chunk_tokens;
-    bool packed;  /* fill chunks up with pieces of the next sequences */
-    int64_t wave; /* sequences of a replica in a wave, where a stage has several passes */
+    bool packed; /* fill chunks up with pieces of the next sequences */
+    /* Sequences of a replica in a wave, on all stages where one has several passes; or 0. */
+    int64_t wave;
 };
 
-/* The chunks of one rank: those of its replica, in order, once for each pass of a wave. */
+/* The chunks of one rank: those of its replica, in order, once for each pass of a wave. Those of a
+ * pass are the same on all its stages, however often they pass through each. */
 struct stream_order {
     int passes;                  /* of a chunk through this rank's stage, >= 1 */
     struct stream_chunk *chunks; /* (count) */
     struct stream_piece *pieces; /* (piece_count) */
     int64_t count, piece_count;
     int64_t tokens;      /* each token once */
-    int64_t wave_chunks; /* of the largest wave; 0 with one pass */
+    int64_t wave_chunks; /* of the largest wave; 0 without waves */
 };
 
 /* STATUS_FAILED when memory runs out; stream_order_free is due in any case. */

@@ -59,6 +59,9 @@ evaluate chunks 4 run.stages=2 run.replicas=2 calibration.chunk_tokens=37
 cmp "$folder/one.figures" "$folder/chunks.figures" || fail "other chunks: other figures"
 evaluate waves 4 run.stages=2 run.replicas=2 run.layers_held=1 run.wave=5
 cmp "$folder/one.figures" "$folder/waves.figures" || fail "layers not all in memory: other figures"
+# Two passes through the stage of three layers, one through that of two.
+evaluate uneven 2 run.stages=2 run.layers_held=2 run.wave=5
+cmp "$folder/one.figures" "$folder/uneven.figures" || fail "waves through one of two stages: other figures"
 # One token after the other, and packs that hold several items.
 evaluate single 2 calibration.chunk_tokens=1 evaluation.windows=1
 evaluate packed 2 calibration.chunk_tokens=500 evaluation.windows=1

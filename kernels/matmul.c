@@ -357,18 +357,23 @@ static void run_task(void *context, int64_t begin, int64_t end, int thread) {
     run_items(product, begin, end, team_scratch(product->team, thread));
 }
 
-/* Each block reads all of X: where X stays in the cache anyway, W is best read from end to end, a
- * panel after another. */
-static bool is_near(const struct matmul_kernel *kernel, const struct matmul_packed *packed) {
+/* Of the X that each block reads. */
+static int64_t block_bytes(const struct matmul_kernel *kernel, const struct matmul_packed *packed) {
     const int64_t columns = minimum(round_up(packed->rows, kernel->vector), MATMUL_SUM_COLUMNS);
-    return columns * packed->columns * element_bytes(kernel) <= kernel->near_bytes;
+    return columns * packed->columns * element_bytes(kernel);
 }
 
-/* Blocks are as tall as the kernel likes, or less so that each thread has some. */
-static int64_t choose_block_rows(const struct matmul_kernel *kernel, bool near, int64_t rows,
+/* Blocks are as tall as the kernel likes, or less so that each thread has some. Each reads all of
+ * X: where X stays in the cache anyway, W is best read from end to end, a panel after another;
+ * where X comes from far, it had better come seldom. */
+static int64_t choose_block_rows(const struct matmul_kernel *kernel, int64_t bytes, int64_t rows,
                                  int64_t shares) {
-    return minimum(near ? kernel->panel_rows : kernel->block_rows,
-                   round_up((rows + shares - 1) / shares, kernel->panel_rows));
+    int64_t block_rows = kernel->block_rows;
+    if (bytes <= kernel->near_bytes)
+        block_rows = kernel->panel_rows;
+    else if (bytes > MATMUL_FAR_X_BYTES && kernel->far_block_rows)
+        block_rows = kernel->far_block_rows;
+    return minimum(block_rows, round_up((rows + shares - 1) / shares, kernel->panel_rows));
 }
 
 static struct product begin_product(float *y, int64_t y_stride, const struct matmul_packed *packed,
@@ -376,7 +381,9 @@ static struct product begin_product(float *y, int64_t y_stride, const struct mat
     const struct matmul_kernel *kernel = find_kernel(packed->path, packed->precision);
     const int64_t shares = team == NULL || team_size(team) == 1 ? 1 : PIECES * team_size(team);
     assert(weight->columns == packed->columns);
-    const bool is_int4 = weight->scales != NULL, near = is_near(kernel, packed);
+    const bool is_int4 = weight->scales != NULL;
+    const int64_t bytes = block_bytes(kernel, packed);
+    const bool near = bytes <= kernel->near_bytes;
     const int64_t size = is_int4 ? 0 : (int64_t)number_size(weight->type);
     assert(is_int4 || kernel->element == NUMBER_F32 || weight->type != NUMBER_F32);
     assert(kernel->k_block <= MATMUL_K_BLOCK);
@@ -388,7 +395,7 @@ static struct product begin_product(float *y, int64_t y_stride, const struct mat
         .w = weight,
         .w_size = size,
         .row_bytes = is_int4 ? weight->stride / 2 : weight->stride * size,
-        .block_rows = choose_block_rows(kernel, near, weight->rows, shares),
+        .block_rows = choose_block_rows(kernel, bytes, weight->rows, shares),
         .fetch_rows = near || kernel->fetch_rows == 0 ? kernel->panel_rows : kernel->fetch_rows,
         .m_blocks = (packed->rows + MATMUL_SUM_COLUMNS - 1) / MATMUL_SUM_COLUMNS,
         .parts = !is_int4 && weight->type == NUMBER_F16 && kernel->element == NUMBER_BF16 ? 2 : 1,

@@ -199,6 +199,7 @@ const struct matmul_kernel matmul_avx2 = {
     .panel_stride = PANEL_STRIDE,
     .panel_rows = PANEL_ROWS,
     .block_rows = 48,
+    .far_block_rows = 192,
     .tile_rows = {12, 6},
     .ahead_rows = 2,
     .pack = pack,

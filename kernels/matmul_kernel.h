@@ -20,6 +20,7 @@ enum {
     MATMUL_AHEAD_X = 4,                          /* bytes of X fetched for each k of a tile */
     MATMUL_K_BLOCK = 1024,                       /* k of a panel, at most */
     MATMUL_FAR_BYTES = 2 << 20,                  /* y of this size does not stay in the cache */
+    MATMUL_FAR_X_BYTES = 6 << 20,                /* X of this size is long under way each time */
     MATMUL_PANEL_BYTES = 52 * 1024,              /* of a panel, at most */
 };
 
@@ -50,12 +51,13 @@ struct matmul_kernel {
     enum number_type element; /* of packed X and of panels: NUMBER_F32 or NUMBER_BF16 */
     bool direct; /* W whose type is `element` is read where it lies, not from a panel */
     int64_t width, vector, k_multiple;
-    int64_t k_block;      /* k of a panel, a multiple of k_multiple */
-    int64_t panel_stride; /* bytes from one row of a panel to the next */
-    int64_t panel_rows;   /* a multiple of all tile_rows */
-    int64_t block_rows;   /* W rows whose sums are kept at once, a multiple of panel_rows */
-    int64_t near_bytes;   /* X of up to this size stays in the cache; 0: not asked */
-    int64_t tile_rows[4]; /* rows of a tile of 1, 2, .. vectors */
+    int64_t k_block;        /* k of a panel, a multiple of k_multiple */
+    int64_t panel_stride;   /* bytes from one row of a panel to the next */
+    int64_t panel_rows;     /* a multiple of all tile_rows */
+    int64_t block_rows;     /* W rows whose sums are kept at once, a multiple of panel_rows */
+    int64_t far_block_rows; /* the same where X is larger than MATMUL_FAR_X_BYTES; 0: block_rows */
+    int64_t near_bytes;     /* X of up to this size stays in the cache; 0: not asked */
+    int64_t tile_rows[4];   /* rows of a tile of 1, 2, .. vectors */
     /* X, panels and sums are kept tile by tile: a tile of X as [k / k_multiple][width / vector],
      * each a block of its own; the sums of panel_rows x width together, in the kernel's own order,
      * to be stored at once. tile_rows are panel_rows. Of weights that are read where they lie, the

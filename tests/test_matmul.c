@@ -222,6 +222,23 @@ static void f32_paths_give_the_same_bits(void **state) {
     }
 }
 
+/* X so large that blocks are taller (far_block_rows): one of 192 rows, one that is not full. */
+static void deep_products_give_the_same_bits(void **state) {
+    (void)state;
+    struct random random = random_start();
+    struct problem p = problem_create(&random, 257, 205, 6200, NUMBER_BF16, MATMUL_F32);
+    float *expected = multiply(&p, PATH_PORTABLE, NULL);
+    for (int path = 1; path <= PATH_AVX512; path++) {
+        if (!runs(path))
+            continue;
+        float *y = multiply(&p, (enum kernel_path)path, NULL);
+        assert_same(&p, expected, y);
+        free(y);
+    }
+    free(expected);
+    problem_free(&p);
+}
+
 /* The definition of the f32 order: one chain of fused multiply-adds in ascending k. */
 static void f32_is_one_chain(void **state) {
     (void)state;
@@ -447,6 +464,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(results_are_near),
         cmocka_unit_test(f32_paths_give_the_same_bits),
+        cmocka_unit_test(deep_products_give_the_same_bits),
         cmocka_unit_test(f32_is_one_chain),
         cmocka_unit_test(bf16_has_the_documented_order),
         cmocka_unit_test(f16_weights_are_not_rounded),

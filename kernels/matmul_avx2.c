@@ -7,7 +7,8 @@ enum {
     PANEL_ROWS = 24,
     VECTOR = 8,
     K_BLOCK = 256,
-    PANEL_STRIDE = (K_BLOCK + VECTOR) * sizeof(float)
+    PANEL_STRIDE = (K_BLOCK + VECTOR) * sizeof(float),
+    FETCH_K = 16 /* of f32 weights a cache line: fetched at once, since each k is short */
 };
 _Static_assert(PANEL_ROWS *PANEL_STRIDE <= MATMUL_PANEL_BYTES, "a panel fits the scratch");
 
@@ -121,12 +122,32 @@ static void load(void *panel_row, const void *w, enum number_type type, int64_t 
         row[k] = type == NUMBER_F16 ? number_from_f16(halves[k]) : number_from_bf16(halves[k]);
 }
 
+/* The products of one k: w is its first weight, x its vectors. */
+static inline __attribute__((always_inline)) void add_products(const int rows, const int vectors,
+                                                               __m256 total[12][2], const char *w,
+                                                               int64_t w_stride, const float *x) {
+    __m256 column[2];
+    UNROLL
+    for (int v = 0; v < vectors; v++)
+        column[v] = _mm256_loadu_ps(x + v * VECTOR);
+    UNROLL
+    for (int n = 0; n < rows; n++) {
+        float value;
+        memcpy(&value, w + n * w_stride, sizeof value);
+        const __m256 weight = _mm256_set1_ps(value);
+        UNROLL
+        for (int v = 0; v < vectors; v++)
+            total[n][v] = _mm256_fmadd_ps(weight, column[v], total[n][v]);
+    }
+}
+
 /* One chain of fused multiply-adds in ascending k for each of rows x vectors * 8 sums. */
 static inline __attribute__((always_inline)) void multiply(const int rows, const int vectors,
                                                            const struct matmul_tile *tile) {
     const char *w = tile->w, *ahead = tile->ahead[0], *ahead_too = tile->ahead[1];
     const float *x = tile->x;
-    const int64_t w_stride = tile->w_stride;
+    const int64_t w_stride = tile->w_stride, width = vectors * VECTOR;
+    const int64_t w_size = (int64_t)sizeof(float);
     __m256 total[12][2];
     UNROLL
     for (int n = 0; n < rows; n++) {
@@ -136,28 +157,18 @@ static inline __attribute__((always_inline)) void multiply(const int rows, const
                               ? _mm256_setzero_ps()
                               : _mm256_loadu_ps(tile->sum + n * MATMUL_SUM_STRIDE + v * VECTOR);
     }
-#pragma GCC unroll 4
-    for (int64_t k = 0; k < tile->count; k++) {
+    int64_t k = 0;
+    for (; k + FETCH_K <= tile->count; k += FETCH_K) {
         __builtin_prefetch(ahead, 0, 2);
         __builtin_prefetch(ahead_too, 0, 2);
-        ahead += tile->ahead_size;
-        ahead_too += tile->ahead_size;
-        __m256 column[2];
-        UNROLL
-        for (int v = 0; v < vectors; v++)
-            column[v] = _mm256_loadu_ps(x + v * VECTOR);
-        UNROLL
-        for (int n = 0; n < rows; n++) {
-            float value;
-            memcpy(&value, w + n * w_stride, sizeof value);
-            const __m256 weight = _mm256_set1_ps(value);
-            UNROLL
-            for (int v = 0; v < vectors; v++)
-                total[n][v] = _mm256_fmadd_ps(weight, column[v], total[n][v]);
-        }
-        w += sizeof(float);
-        x += vectors * VECTOR;
+        ahead += FETCH_K * tile->ahead_size;
+        ahead_too += FETCH_K * tile->ahead_size;
+#pragma GCC unroll 8
+        for (int i = 0; i < FETCH_K; i++, w += w_size, x += width)
+            add_products(rows, vectors, total, w, w_stride, x);
     }
+    for (; k < tile->count; k++, w += w_size, x += width)
+        add_products(rows, vectors, total, w, w_stride, x);
     UNROLL
     for (int n = 0; n < rows; n++) {
         UNROLL
